@@ -1,0 +1,48 @@
+//! `weft`: the command line of the mesh.
+
+mod duration;
+mod http;
+mod manifest;
+mod output;
+mod proxy_config;
+mod proxy_status;
+mod table;
+mod token;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command line of the Weft mesh.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Token(token::Args),
+    Validate(validate::Args),
+    ProxyStatus(proxy_status::Args),
+    ProxyConfig(proxy_config::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Validate(args) => validate::run(&args),
+        Command::ProxyStatus(args) => proxy_status::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::ProxyConfig(args) => proxy_config::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&format!("error: {error:#}"));
+            // 1 is the answer "not valid"; this is "could not be done".
+            ExitCode::from(2)
+        }
+    }
+}

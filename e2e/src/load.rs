@@ -1,0 +1,161 @@
+//! An open-loop load: requests leave at their scheduled time whatever the answers do, and latency counts from the
+//! schedule, so that a stall is seen by every request that should have been sent meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::client::{Client, Reply};
+
+/// Requests in flight at most; those beyond wait, and their latency shows it.
+const MAX_IN_FLIGHT: usize = 512;
+
+/// How many different failures are described.
+const MAX_FAILURES: usize = 20;
+
+/// What happened to the requests.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests answered as they should be.
+    pub succeeded: u64,
+    /// Failures by what went wrong.
+    pub failures: BTreeMap<String, u64>,
+    /// Latencies in microseconds from the scheduled time, sorted.
+    pub latencies: Vec<u64>,
+    /// How long requests were sent.
+    pub elapsed: Duration,
+}
+
+impl Report {
+    /// A latency quantile in milliseconds; 0 when nothing was sent.
+    pub fn quantile_ms(&self, quantile: f64) -> f64 {
+        let Some(last) = self.latencies.len().checked_sub(1) else { return 0.0 };
+        let index = ((last as f64) * quantile).round() as usize;
+        self.latencies[index.min(last)] as f64 / 1_000.0
+    }
+
+    /// The number of failed requests.
+    pub fn failed(&self) -> u64 {
+        self.sent - self.succeeded
+    }
+
+    /// Panics unless every request succeeded, and some were sent.
+    ///
+    /// # Panics
+    /// With the failures by kind.
+    pub fn assert_no_failure(&self) {
+        assert!(self.sent > 0, "no request was sent");
+        assert!(
+            self.failures.is_empty() && self.failed() == 0,
+            "{} of {} requests failed: {:#?}",
+            self.failed(),
+            self.sent,
+            self.failures
+        );
+    }
+
+    fn note(&mut self, outcome: Result<(), String>, latency: Duration) {
+        self.sent += 1;
+        self.latencies.push(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        match outcome {
+            Ok(()) => self.succeeded += 1,
+            Err(failure) => {
+                let known =
+                    self.failures.len() < MAX_FAILURES || self.failures.contains_key(&failure);
+                let failure = if known { failure } else { "others".to_owned() };
+                *self.failures.entry(failure).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// A success is a status of 2xx; anything else says why not.
+pub fn success(reply: &Reply) -> Result<(), String> {
+    if reply.status.is_success() {
+        return Ok(());
+    }
+    let text: String = reply.text().chars().take(200).collect();
+    Err(format!("{} {text}", reply.status))
+}
+
+/// Sends `rate` requests a second until `until` is ready, then waits for the answers under way.
+pub async fn run<T>(
+    client: &Client,
+    rate: u32,
+    make: impl Fn(u64) -> Request<Full<Bytes>> + Send,
+    judge: impl Fn(&Reply) -> Result<(), String> + Send + Sync + 'static,
+    until: impl Future<Output = T>,
+) -> (Report, T) {
+    let report = Arc::new(Mutex::new(Report::default()));
+    let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    let judge = Arc::new(judge);
+    let mut tasks = JoinSet::new();
+    let start = Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(1));
+    let mut sent = 0;
+    tokio::pin!(until);
+    let output = loop {
+        tokio::select! {
+            output = &mut until => break output,
+            _ = tick.tick() => {}
+        }
+        let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u64;
+        while sent < due {
+            let scheduled = start + Duration::from_secs_f64(sent as f64 / f64::from(rate));
+            let request = make(sent);
+            let (client, slots) = (client.clone(), Arc::clone(&slots));
+            let (report, judge) = (Arc::clone(&report), Arc::clone(&judge));
+            tasks.spawn(async move {
+                let _slot = slots.acquire_owned().await;
+                let outcome = match client.send(request).await {
+                    Ok(reply) => judge(&reply),
+                    Err(error) => Err(format!("{error:#}")),
+                };
+                let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                report.note(outcome, scheduled.elapsed());
+            });
+            sent += 1;
+        }
+        while tasks.try_join_next().is_some() {}
+    };
+    let elapsed = start.elapsed();
+    while tasks.join_next().await.is_some() {}
+    let mut report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
+    report.latencies.sort_unstable();
+    report.elapsed = elapsed;
+    (report, output)
+}
+
+/// Sends `count` requests, at most `at_once` at a time, and returns the outcomes in no particular order.
+pub async fn burst<T: Send + 'static>(
+    client: &Client,
+    count: u64,
+    at_once: usize,
+    make: impl Fn(u64) -> Request<Full<Bytes>>,
+    judge: impl Fn(anyhow::Result<Reply>, Duration) -> T + Send + Sync + 'static,
+) -> Vec<T> {
+    let slots = Arc::new(Semaphore::new(at_once));
+    let judge = Arc::new(judge);
+    let mut tasks = JoinSet::new();
+    for index in 0..count {
+        let request = make(index);
+        let (client, slots, judge) = (client.clone(), Arc::clone(&slots), Arc::clone(&judge));
+        tasks.spawn(async move {
+            let _slot = slots.acquire_owned().await;
+            let start = Instant::now();
+            let reply = client.send(request).await;
+            judge(reply, start.elapsed())
+        });
+    }
+    tasks.join_all().await
+}

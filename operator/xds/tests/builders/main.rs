@@ -1,0 +1,9 @@
+//! What the mesh's resources become: YAML in, readable resources out.
+#![allow(clippy::unwrap_used)]
+
+mod clusters;
+mod inbound;
+mod mesh;
+mod outbound;
+mod routes;
+mod stability;

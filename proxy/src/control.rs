@@ -1,0 +1,254 @@
+//! The control thread: xDS, certificates, administration, lifecycle.
+//!
+//! Runs on a local (`!Send`) runtime, started by `main`; the data threads are its own to start and to end.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, LazyLock},
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    task::spawn_local,
+    time::timeout,
+};
+
+pub mod admin;
+pub mod ads;
+mod backoff;
+pub mod certificates;
+mod connect;
+pub mod decode;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod fixtures;
+pub mod lifecycle;
+pub mod store;
+
+use admin::{Admin, Role};
+use ads::{Ads, AdsStatus};
+use certificates::Certificates;
+use decode::{Decoder, Invalid};
+use lifecycle::LifecycleControl;
+use store::{OnDemandLimits, Store};
+
+use crate::{
+    logging::LogHandle,
+    settings::Settings,
+    shared::{ControlSide, Lifecycle, STARTED, Shared},
+};
+
+/// What a data thread runs: returns when the lifecycle says so and its connections have gone.
+pub type DataThread = fn(usize, Arc<Shared>);
+
+/// What is left after a drain gets so long to be closed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the process ends with an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// One of the proxy's own ports is taken, or the address is not this machine's.
+    #[error("cannot listen on {address} for {role:?}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What for.
+        role: Role,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The hosts file cannot be written.
+    #[error("cannot write the hosts file {path:?}")]
+    HostsFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A data thread cannot be started.
+    #[error("cannot start a data thread")]
+    Thread(#[source] io::Error),
+    /// A data thread ended although nobody asked it to.
+    #[error("data thread {0} ended by itself")]
+    DataThread(usize),
+    /// Signals cannot be listened for.
+    #[error("cannot listen for signals")]
+    Signal(#[source] io::Error),
+    /// The access log of the command line.
+    #[error("access log: {0}")]
+    AccessLog(Invalid),
+}
+
+/// Runs the proxy until it is told to end.
+///
+/// # Errors
+/// What it needs of the machine is not to be had, or a data thread dies.
+pub async fn run(
+    settings: Settings,
+    log: LogHandle,
+    data_thread: DataThread,
+) -> Result<(), ControlError> {
+    LazyLock::force(&STARTED);
+    if let Some(path) = &settings.hosts_file {
+        write_hosts(path, &settings.hosts_lines())
+            .map_err(|source| ControlError::HostsFile { path: path.clone(), source })?;
+    }
+    let decoder = Decoder::new(&settings).map_err(ControlError::AccessLog)?;
+    let sockets = bind_own(&settings).await?;
+    let (shared, control) = Shared::new(settings);
+    let lifecycle = Rc::new(LifecycleControl::new(shared.clone(), control.lifecycle.clone()));
+    let ended = start_data_threads(&shared, data_thread)?;
+    start_tasks(&shared, control, decoder, &lifecycle, log, sockets);
+    tracing::info!(node = shared.node.id(), threads = shared.settings.concurrency, "started");
+    supervise(&shared, &lifecycle, ended).await
+}
+
+/// The proxy's own ports, before anything else: a second proxy on the same address must not get further.
+async fn bind_own(settings: &Settings) -> Result<Vec<(Role, TcpListener)>, ControlError> {
+    let ports = settings.ports;
+    let mut sockets = Vec::new();
+    for (role, port) in [
+        (Role::Admin, ports.admin),
+        (Role::Status, ports.status),
+        (Role::Health, ports.health),
+        (Role::Metrics, ports.metrics),
+    ] {
+        let address = settings.own(port);
+        let listener = TcpListener::bind(address).await.map_err(|source| ControlError::Bind {
+            address,
+            role,
+            source,
+        })?;
+        sockets.push((role, listener));
+    }
+    Ok(sockets)
+}
+
+/// Whole or not at all: others may be reading it.
+fn write_hosts(path: &Path, lines: &str) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    std::fs::write(&temporary, lines)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// Tells of a data thread's end, also of one by panic.
+struct EndGuard {
+    thread: usize,
+    ended: mpsc::UnboundedSender<usize>,
+}
+
+impl Drop for EndGuard {
+    fn drop(&mut self) {
+        let _ = self.ended.send(self.thread);
+    }
+}
+
+fn start_data_threads(
+    shared: &Shared,
+    data_thread: DataThread,
+) -> Result<mpsc::UnboundedReceiver<usize>, ControlError> {
+    let (ended, receiver) = mpsc::unbounded_channel();
+    for thread in 0..shared.settings.concurrency {
+        let guard = EndGuard { thread, ended: ended.clone() };
+        let shared = Arc::new(shared.clone());
+        thread::Builder::new()
+            .name(format!("data-{thread}"))
+            .spawn(move || {
+                let _guard = guard;
+                data_thread(thread, shared);
+            })
+            .map_err(ControlError::Thread)?;
+    }
+    Ok(receiver)
+}
+
+fn start_tasks(
+    shared: &Shared,
+    control: ControlSide,
+    decoder: Decoder,
+    lifecycle: &Rc<LifecycleControl>,
+    log: LogHandle,
+    sockets: Vec<(Role, TcpListener)>,
+) {
+    let settings = &shared.settings;
+    let limits = OnDemandLimits { names: settings.on_demand_limit, idle: settings.on_demand_idle };
+    let store = Rc::new(RefCell::new(Store::new(decoder, &shared.named_services, limits)));
+    let status = Rc::new(RefCell::new(AdsStatus::default()));
+    let certificates =
+        Certificates::new(settings.clone(), shared.identity.clone(), control.identity_changed);
+    spawn_local(certificates.run());
+    let ads = Ads::new(
+        shared.clone(),
+        control.config_changed,
+        control.demands,
+        store.clone(),
+        status.clone(),
+    );
+    spawn_local(ads.run());
+    let admin = Rc::new(Admin::new(shared.clone(), store, status, lifecycle.clone(), log));
+    for (role, listener) in sockets {
+        spawn_local(admin::server::serve(listener, role, admin.clone()));
+    }
+}
+
+/// Waits for the end, and brings it about in order.
+async fn supervise(
+    shared: &Shared,
+    lifecycle: &LifecycleControl,
+    mut ended: mpsc::UnboundedReceiver<usize>,
+) -> Result<(), ControlError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ControlError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ControlError::Signal)?;
+    let mut running = shared.settings.concurrency;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = lifecycle.wait_for_quit() => break,
+            Some(thread) = ended.recv() => {
+                if lifecycle.state() == Lifecycle::Running {
+                    return Err(ControlError::DataThread(thread));
+                }
+                running -= 1;
+            }
+        }
+    }
+    tracing::info!(seconds = shared.settings.drain_duration.as_secs(), "draining");
+    lifecycle.advance(Lifecycle::Draining);
+    let all_ended = async {
+        while running > 0 && ended.recv().await.is_some() {
+            running -= 1;
+        }
+    };
+    tokio::select! {
+        _ = timeout(shared.settings.drain_duration, all_ended) => {}
+        // Whoever asks twice does not want to wait.
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    lifecycle.advance(Lifecycle::Stopping);
+    let _ = timeout(STOP_TIMEOUT, async {
+        while running > 0 && ended.recv().await.is_some() {
+            running -= 1;
+        }
+    })
+    .await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! A data thread's sockets: what the configuration says is bound, with `SO_REUSEPORT`; differences only are applied.
+//!
+//! Each socket has an accept loop of its own on the thread. An address that cannot be bound is tried again.
+
+use std::{collections::HashMap, io, net::SocketAddr, rc::Rc, time::Duration};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND};
+
+use super::{connection, destination::Destination, thread::Thread};
+use crate::{config::ProxyConfig, shared::NamedService};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// How long accepting pauses when there are no file descriptors left.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// The addresses that a configuration wants bound, and where connections to them want to go.
+pub fn wanted(config: &ProxyConfig, named: &[NamedService]) -> HashMap<SocketAddr, Destination> {
+    let mut wanted: HashMap<_, _> = named
+        .iter()
+        .map(|service| {
+            let destination =
+                Destination::Outbound { host: service.host.clone(), port: service.port };
+            (service.bind, destination)
+        })
+        .collect();
+    for (name, destination) in
+        [(HTTP_PROXY, Destination::HttpProxy), (VIRTUAL_INBOUND, Destination::Inbound)]
+    {
+        if let Some(Some(listener)) = config.listeners.get(name) {
+            for address in &listener.value.binds {
+                wanted.insert(*address, destination.clone());
+            }
+        }
+    }
+    wanted
+}
+
+/// An open socket with its accept loop.
+#[derive(Debug)]
+struct Bound {
+    destination: Destination,
+    local: SocketAddr,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+/// The sockets of a thread.
+#[derive(Debug)]
+pub struct Binds {
+    thread: Rc<Thread>,
+    bound: HashMap<SocketAddr, Bound>,
+}
+
+impl Binds {
+    /// No sockets yet.
+    pub fn new(thread: Rc<Thread>) -> Self {
+        Self { thread, bound: HashMap::new() }
+    }
+
+    /// Opens what is wanted and not open, closes what is open and not wanted. True when everything is as wanted.
+    pub fn apply(&mut self, wanted: &HashMap<SocketAddr, Destination>) -> bool {
+        let gone: Vec<_> = self
+            .bound
+            .iter()
+            .filter(|(address, bound)| wanted.get(*address) != Some(&bound.destination))
+            .map(|(address, _)| *address)
+            .collect();
+        for address in gone {
+            if let Some(bound) = self.bound.remove(&address) {
+                if self.thread.index == 0 {
+                    tracing::info!(%address, "listening ends");
+                }
+                let _ = bound.stop.send(true);
+            }
+        }
+        let mut complete = true;
+        for (address, destination) in wanted {
+            if self.bound.contains_key(address) {
+                continue;
+            }
+            match listen(*address) {
+                Ok(listener) => self.start(*address, listener, destination.clone()),
+                Err(error) => {
+                    tracing::warn!(%address, %error, "cannot listen");
+                    complete = false;
+                }
+            }
+        }
+        complete
+    }
+
+    fn start(&mut self, address: SocketAddr, listener: TcpListener, destination: Destination) {
+        let local = listener.local_addr().unwrap_or(address);
+        // Every thread listens; one line is enough.
+        if self.thread.index == 0 {
+            tracing::info!(address = %local, ?destination, "listening");
+        }
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::task::spawn_local(accept(
+            self.thread.clone(),
+            listener,
+            destination.clone(),
+            stopped,
+        ));
+        self.bound.insert(address, Bound { destination, local, stop, accepting });
+    }
+
+    /// Where connections for this destination are accepted.
+    pub fn local_addresses(&self, destination: &Destination) -> Vec<SocketAddr> {
+        self.bound
+            .values()
+            .filter(|bound| bound.destination == *destination)
+            .map(|bound| bound.local)
+            .collect()
+    }
+
+    /// Closes all sockets, after what waited in their queues was accepted.
+    pub async fn close(self) {
+        for bound in self.bound.values() {
+            let _ = bound.stop.send(true);
+        }
+        for (_, bound) in self.bound {
+            // A loop that panicked has nothing left to accept.
+            let _ = bound.accepting.await;
+        }
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until told to stop, and then what is waiting already.
+async fn accept(
+    thread: Rc<Thread>,
+    listener: TcpListener,
+    destination: Destination,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // A sender that was dropped means the same.
+            _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        take(&thread, accepted, &destination).await;
+    }
+    // Whoever was in the queue has been told by the kernel that the connection is there.
+    while let Some(accepted) = futures_util::FutureExt::now_or_never(listener.accept()) {
+        if !take(&thread, accepted, &destination).await {
+            break;
+        }
+    }
+}
+
+/// Serves what was accepted in a task of its own. False when nothing was.
+async fn take(
+    thread: &Rc<Thread>,
+    accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>,
+    destination: &Destination,
+) -> bool {
+    match accepted {
+        Ok((stream, peer)) => {
+            let (thread, destination) = (thread.clone(), destination.clone());
+            let guard = thread.track();
+            tokio::task::spawn_local(async move {
+                connection::accepted(&thread, stream, peer, destination).await;
+                drop(guard);
+            });
+            true
+        }
+        Err(error) => {
+            // A client that went away in the queue is its own affair; without descriptors a pause lets others finish.
+            tracing::debug!(%error, "cannot accept");
+            if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+                tracing::warn!("no file descriptors left");
+                tokio::time::sleep(EXHAUSTED).await;
+            }
+            false
+        }
+    }
+}
+
+/// Linux's numbers, the same on all architectures that Weft runs on.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;

@@ -1,0 +1,322 @@
+//! One client connection, from the accepted socket (or a tunnel) to its terminal filter.
+//!
+//! Destination, listener, first bytes, filter chain, TLS, network policies, then HTTP or bytes. A connection that lives on
+//! while the configuration changes is held to the new one: its chain is chosen again before the next request, and closed
+//! when it would not be let in any more.
+
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::net::TcpStream;
+
+use super::{
+    chain::{self, Input},
+    destination::{self, Destination},
+    sniff::{self, Sniffed},
+    stream::{Prefixed, Stream, Transport},
+    thread::Thread,
+};
+use crate::{
+    config::{
+        ProxyConfig,
+        http::HttpConnectionManager,
+        listener::{FilterChain, Listener, TcpProxy, Terminal},
+        rbac::Rbac,
+    },
+    http::{
+        access_log::{self, Entry},
+        downstream, rbac,
+    },
+    net::{
+        flags::ResponseFlags,
+        tls::{self, PeerInfo},
+    },
+    shared::coarse_now,
+};
+
+/// For TLS handshakes where the chain says nothing.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A client connection behind its filter chain.
+#[derive(Debug)]
+pub struct Connection {
+    /// The thread that has it.
+    pub thread: Rc<Thread>,
+    /// Where it wants to go.
+    pub destination: Destination,
+    /// Which way it flows.
+    pub direction: crate::config::listener::TrafficDirection,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The client's end.
+    pub peer: SocketAddr,
+    /// For clusters that take the connection's own destination.
+    pub original: Option<SocketAddr>,
+    /// What the TLS handshake said; `None`: no TLS.
+    pub tls: Option<PeerInfo>,
+    /// The listener's name.
+    listener: Arc<str>,
+    /// What the chain was chosen by.
+    input: Input,
+    current: RefCell<Current>,
+}
+
+/// The chain in effect, and the configuration that it is from.
+#[derive(Clone, Debug)]
+struct Current {
+    /// `None`: the listener was found in one configuration, and another may be in effect by now.
+    generation: Option<u64>,
+    chain: Arc<FilterChain>,
+}
+
+impl Connection {
+    /// SNI, if there was one.
+    pub fn server_name(&self) -> Option<&str> {
+        self.input
+            .sniffed
+            .server_name
+            .as_deref()
+            .or(self.tls.as_ref().and_then(|info| info.server_name.as_deref()))
+    }
+
+    /// The names in the client's verified certificate.
+    pub fn peer_names(&self) -> Option<&[String]> {
+        self.tls.as_ref().filter(|info| info.verified).map(|info| &*info.uri_sans)
+    }
+
+    /// Whether client and proxy have shown each other certificates.
+    pub fn is_mutual_tls(&self) -> bool {
+        self.tls.as_ref().is_some_and(|info| info.verified)
+    }
+
+    /// The connection manager for the next request, and the configuration that it is from. `None`: the connection would not be let in any more.
+    ///
+    /// Waits where the listener is asked for anew: it may have been dropped while the connection was idle.
+    pub async fn manager(&self) -> Option<(Arc<ProxyConfig>, Arc<HttpConnectionManager>)> {
+        let mut config = self.thread.config();
+        if let Destination::Outbound { .. } = self.destination {
+            match config.listeners.get(&self.listener) {
+                Some(Some(listener)) => listener.touch(coarse_now()),
+                Some(None) => {}
+                None => {
+                    // Without an answer the connection goes on as it is.
+                    let _ = destination::listener(&self.thread, &self.destination).await;
+                    config = self.thread.config();
+                }
+            }
+        }
+        match &self.chain(&config)?.terminal {
+            Terminal::Http(manager) => Some((config, manager.clone())),
+            Terminal::Tcp(_) => None,
+        }
+    }
+
+    /// The chain in effect: chosen again when the configuration has changed.
+    fn chain(&self, config: &ProxyConfig) -> Option<Arc<FilterChain>> {
+        let current = self.current.borrow().clone();
+        if current.generation == Some(config.generation) {
+            return Some(current.chain);
+        }
+        let listener = match config.listeners.get(&self.listener) {
+            Some(Some(listener)) => listener.value.clone(),
+            // The listener is gone (idle, or the service was removed): what is connected may finish.
+            Some(None) | None => return Some(current.chain),
+        };
+        let chain = chain::choose(&listener, &self.input)?.clone();
+        let changed = !Arc::ptr_eq(&chain, &current.chain);
+        if changed && !self.still_admitted(&current.chain, &chain) {
+            tracing::info!(peer = %self.peer, local = %self.local, "connection not admitted by the new configuration");
+            return None;
+        }
+        *self.current.borrow_mut() =
+            Current { generation: Some(config.generation), chain: chain.clone() };
+        Some(chain)
+    }
+
+    /// Whether a connection that one chain let in would be let in by another just so.
+    fn still_admitted(&self, old: &FilterChain, new: &FilterChain) -> bool {
+        let verified = self.is_mutual_tls();
+        let certificate =
+            new.tls.as_ref().is_none_or(|tls| !tls.require_client_certificate || verified);
+        old.tls.is_some() == new.tls.is_some() && certificate && self.admitted(&new.rbac)
+    }
+
+    /// Whether the network policies allow the connection.
+    fn admitted(&self, policies: &[Arc<Rbac>]) -> bool {
+        let facts = rbac::Facts {
+            head: None,
+            destination: (self.local.ip(), self.local.port()),
+            direct_remote: self.peer.ip(),
+            remote: self.peer.ip(),
+            peer_names: self.peer_names(),
+            server_name: self.server_name().unwrap_or_default(),
+        };
+        policies.iter().all(|policy| {
+            let (verdict, shadow) = rbac::evaluate(policy, &facts);
+            self.thread.network_rbac(&policy.stat_prefix).count(&verdict, shadow.as_ref());
+            if let rbac::Verdict::Denied(by) = verdict {
+                tracing::info!(
+                    peer = %self.peer, local = %self.local, principal = ?self.peer_names(),
+                    policy = by.unwrap_or("none"), "connection denied"
+                );
+            }
+            verdict == rbac::Verdict::Allowed
+        })
+    }
+}
+
+/// Serves a connection that was accepted, to its end.
+pub async fn accepted(
+    thread: &Rc<Thread>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    destination: Destination,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
+    }
+    let stream = Prefixed::new(Transport::Tcp(stream));
+    let listener = match destination::listener(thread, &destination).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::info!(%peer, ?destination, %error, "connection closed");
+            return;
+        }
+    };
+    serve(thread, stream, Ends { local, peer, destination }, &listener).await;
+}
+
+/// Where a connection comes from and goes to.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The client's end.
+    pub peer: SocketAddr,
+    /// Where it wants to go.
+    pub destination: Destination,
+}
+
+/// Serves a connection whose listener is known, to its end.
+pub async fn serve(
+    thread: &Rc<Thread>,
+    mut stream: Prefixed,
+    ends: Ends,
+    listener: &Arc<Listener>,
+) {
+    let Ends { local, peer, .. } = ends;
+    let sniffed = tokio::select! {
+        sniffed = sniff::sniff(listener, &mut stream) => sniffed,
+        () = thread.last_chance() => return,
+    };
+    let sniffed = match sniffed {
+        Ok(sniffed) => sniffed,
+        Err(error) => {
+            tracing::debug!(%peer, %local, %error, "connection closed");
+            return;
+        }
+    };
+    let input = Input { destination: ends.destination.matched(local), source: peer, sniffed };
+    let Some(chain) = chain::choose(listener, &input).cloned() else {
+        tracing::info!(%peer, %local, sniffed = ?input.sniffed, "no filter chain takes the connection");
+        refuse(thread, listener, &ends, &input);
+        return;
+    };
+    let Some((stream, info)) = terminate_tls(thread, stream, &chain, peer).await else { return };
+    let connection = Rc::new(Connection {
+        thread: thread.clone(),
+        listener: listener.name.clone(),
+        original: ends.destination.original(local, thread.shared.settings.app_address),
+        destination: ends.destination,
+        direction: listener.direction,
+        local,
+        peer,
+        tls: info,
+        input,
+        current: RefCell::new(Current { generation: None, chain: chain.clone() }),
+    });
+    if !connection.admitted(&chain.rbac) {
+        return;
+    }
+    match &chain.terminal {
+        Terminal::Http(manager) => {
+            let codec =
+                downstream::Codec::new(manager.codec, &connection.tls, &connection.input.sniffed);
+            downstream::serve(connection, stream, codec).await;
+        }
+        Terminal::Tcp(proxy) => tcp(&connection, stream, proxy).await,
+    }
+}
+
+/// Notes a connection that no filter chain takes.
+fn refuse(thread: &Thread, listener: &Listener, ends: &Ends, input: &Input) {
+    thread.count(&format!("listener.{}.no_filter_chain_match", listener.name));
+    let entry = Entry {
+        flags: ResponseFlags::NR,
+        downstream_local: Some(ends.local),
+        downstream_remote: Some(ends.peer),
+        downstream_direct_remote: Some(ends.peer),
+        server_name: input.sniffed.server_name.as_deref(),
+        ..Entry::new(SystemTime::now())
+    };
+    access_log::write(&listener.access_logs, &entry);
+}
+
+/// Terminates TLS where the chain says so.
+async fn terminate_tls(
+    thread: &Rc<Thread>,
+    stream: Prefixed,
+    chain: &FilterChain,
+    peer: SocketAddr,
+) -> Option<(Stream, Option<PeerInfo>)> {
+    let Some(settings) = &chain.tls else { return Some((Stream::Plain(stream), None)) };
+    let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
+    let accepted = match thread.tls().server(settings) {
+        Ok(server) => tokio::select! {
+            accepted = tls::accept(&server, stream, limit) => accepted,
+            () = thread.last_chance() => return None,
+        },
+        Err(error) => Err(error),
+    };
+    match accepted {
+        Ok((stream, info)) => Some((Stream::Tls(Box::new(stream)), Some(info))),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::info!(%peer, chain = &*chain.name, %error, cause, "TLS handshake failed");
+            None
+        }
+    }
+}
+
+/// Proxies bytes, until an end, or until a new configuration would not let the connection in.
+async fn tcp(connection: &Rc<Connection>, stream: Stream, proxy: &Arc<TcpProxy>) {
+    let mut changes = connection.thread.shared.config_changed.clone();
+    let closed_by_policy = async {
+        while changes.changed().await.is_ok() {
+            if connection.chain(&connection.thread.config()).is_none() {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = super::tcp::proxy(connection, stream, proxy) => {}
+        () = closed_by_policy => {}
+    }
+}
+
+impl Sniffed {
+    /// Whether HTTP/2 with prior knowledge was found.
+    pub fn is_h2c(&self) -> bool {
+        self.protocols.iter().any(|protocol| **protocol == *b"h2c")
+    }
+}
+
+#[cfg(test)]
+mod tests;

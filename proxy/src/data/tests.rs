@@ -1,0 +1,124 @@
+//! Whole data threads: sockets that follow the configuration, several threads on one address, draining.
+
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::testing::{
+    Client, backend, chain, cluster, config_of, host, listener, manager, route, routes, text,
+    to_cluster,
+};
+use crate::{
+    config::{ProxyConfig, listener::Terminal, route::RouteAction},
+    settings::Settings,
+    shared::{ControlSide, Lifecycle, NamedService, Shared},
+};
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn config(generation: u64, binds: &[SocketAddr], application: SocketAddr) -> ProxyConfig {
+    let forwarding = || {
+        let all = vec![route("/", RouteAction::Forward(Box::new(to_cluster("c"))))];
+        chain(Terminal::Http(Arc::new(manager(routes(host(all))))))
+    };
+    let mut proxy = listener("http_proxy", vec![forwarding()]);
+    proxy.binds = binds.to_vec();
+    let named = listener("order_8080", vec![forwarding()]);
+    ProxyConfig { generation, ..config_of(vec![proxy, named], vec![cluster("c", &[application])]) }
+}
+
+struct Process {
+    shared: Arc<Shared>,
+    control: ControlSide,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(threads: usize, named: Vec<NamedService>) -> Self {
+        let settings =
+            Settings { concurrency: threads, named_services: named.into(), ..Settings::test() };
+        let (shared, control) = Shared::new(settings);
+        let shared = Arc::new(shared);
+        let threads = (0..threads)
+            .map(|index| {
+                let shared = shared.clone();
+                std::thread::spawn(move || super::run(index, shared).unwrap())
+            })
+            .collect();
+        Self { shared, control, threads }
+    }
+
+    /// Puts a configuration in effect and waits until every thread has its sockets.
+    async fn apply(&self, config: ProxyConfig) {
+        let generation = config.generation;
+        self.shared.config.store(Arc::new(config));
+        self.control.config_changed.send(generation).unwrap();
+        let applied =
+            || self.shared.applied.iter().all(|a| a.load(Ordering::Acquire) >= generation);
+        super::testing::until(applied).await;
+    }
+
+    fn finish(self, lifecycle: Lifecycle) {
+        self.control.lifecycle.send(lifecycle).unwrap();
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+}
+
+async fn refuses(address: SocketAddr) -> bool {
+    for _ in 0..1_000 {
+        if tokio::net::TcpStream::connect(address).await.is_err() {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    false
+}
+
+#[test]
+fn sockets_follow_the_configuration_on_every_thread_and_drain() {
+    super::testing::run(async {
+        let application = backend(|_| async { text(200, "ok") }).await;
+        let (first, second, named) = (free_port(), free_port(), free_port());
+        let service = NamedService { bind: named, host: "order".into(), port: 8_080 };
+        let process = Process::start(2, vec![service]);
+        process.apply(config(1, &[first], application)).await;
+        let mut kept = Client::new(first).await;
+        assert_eq!(kept.get("/", &[]).await.status, 200);
+        assert_eq!(Client::new(named).await.get("/", &[]).await.status, 200);
+        process.apply(config(2, &[second], application)).await;
+        assert!(refuses(first).await);
+        // A connection outlives the socket that accepted it.
+        assert_eq!(kept.get("/", &[]).await.status, 200);
+        for _ in 0..20 {
+            assert_eq!(Client::new(second).await.get("/", &[]).await.status, 200);
+        }
+        process.finish(Lifecycle::Draining);
+        kept.closed().await;
+        assert!(refuses(second).await);
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_is_tried_again_and_stopping_ends_at_once() {
+    super::testing::run(async {
+        let application = backend(|_| async { text(200, "ok") }).await;
+        let taken = StdListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let process = Process::start(1, Vec::new());
+        process.shared.config.store(Arc::new(config(1, &[address], application)));
+        process.control.config_changed.send(1).unwrap();
+        drop(taken);
+        process.apply(config(1, &[address], application)).await;
+        let mut open = Client::new(address).await;
+        assert_eq!(open.get("/", &[]).await.status, 200);
+        process.finish(Lifecycle::Stopping);
+        open.closed().await;
+    });
+}

@@ -1,0 +1,401 @@
+//! A client's HTTP connection: which HTTP is spoken, limits and timeouts, draining; each request goes to the
+//! `manager`.
+//!
+//! The seam around hyper's server connections: the codec may be replaced without the rest noticing.
+
+use std::{cell::Cell, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use ::http::{Request, Response};
+use bytes::BytesMut;
+use hyper::{
+    body::Incoming,
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::Service,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use super::{
+    framing::{Watch, Watched},
+    manager,
+    response::Tracked,
+};
+use crate::{
+    config::http::{CodecType, HttpConnectionManager},
+    data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
+    net::tls::PeerInfo,
+    shared::Lifecycle,
+};
+
+mod io;
+
+use io::ServerIo;
+
+/// For a request's head where the settings say nothing.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// For a connection without requests where the settings say nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// hyper's smallest buffer.
+const LEAST_BUFFER: usize = 8 * 1024;
+/// HTTP/2 windows.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a stream may hold of a response that the client does not read.
+const SEND_BUFFER: usize = 128 * 1024;
+/// HTTP/2 streams at once where the settings say nothing.
+const STREAMS: u32 = 1024;
+/// How often the end of [`LAST_CHANCE`] is looked for.
+const LAST_CHANCE_TICK: Duration = Duration::from_millis(10);
+/// What an HTTP/2 client sends first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Which HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// HTTP/1.0 and 1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// To be told from the first bytes.
+    Unknown,
+}
+
+impl Codec {
+    /// What settings, ALPN and the first bytes say.
+    pub fn new(codec: CodecType, tls: &Option<PeerInfo>, sniffed: &Sniffed) -> Self {
+        let alpn = tls.as_ref().and_then(|info| info.alpn.as_deref());
+        match (codec, alpn) {
+            (CodecType::Http1, _) => Self::Http1,
+            (CodecType::Http2, _) => Self::Http2,
+            (CodecType::Auto, Some(b"h2" | b"istio-h2")) => Self::Http2,
+            (CodecType::Auto, Some(b"http/1.1" | b"http/1.0" | b"istio-http/1.1")) => Self::Http1,
+            (CodecType::Auto, _) if tls.is_none() && sniffed.is_h2c() => Self::Http2,
+            (CodecType::Auto, _) => Self::Unknown,
+        }
+    }
+}
+
+/// Requests of a connection, for its timeouts.
+#[derive(Debug)]
+struct Activity {
+    active: Cell<usize>,
+    served: Cell<u64>,
+    changed: Cell<Instant>,
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Active(Rc<Activity>);
+
+impl Active {
+    fn new(activity: &Rc<Activity>) -> Self {
+        activity.active.set(activity.active.get() + 1);
+        activity.served.set(activity.served.get() + 1);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get().saturating_sub(1));
+        self.0.changed.set(Instant::now());
+    }
+}
+
+/// Serves a connection to its end.
+pub async fn serve(connection: Rc<Connection>, stream: Stream, codec: Codec) {
+    let Some((_, manager)) = connection.manager().await else { return };
+    let _counted = connection.thread.http_counters(&manager.stat_prefix).connection();
+    let mut io = ServerIo::new(stream);
+    let codec = match codec {
+        Codec::Unknown => {
+            let limit = manager.request_headers_timeout.unwrap_or(HEAD_TIMEOUT);
+            let found = tokio::select! {
+                found = timeout(limit, find_codec(&mut io)) => found,
+                () = connection.thread.last_chance() => return,
+            };
+            match found {
+                Ok(Ok(codec)) => codec,
+                // Nothing came, or not enough, for too long, or the client went away.
+                Ok(Err(_)) | Err(_) => return,
+            }
+        }
+        codec => codec,
+    };
+    let driver = Driver::new(connection, manager);
+    match codec {
+        Codec::Http2 => driver.http2(io).await,
+        Codec::Http1 | Codec::Unknown => driver.http1(io).await,
+    }
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1 by the preface.
+async fn find_codec(io: &mut ServerIo) -> std::io::Result<Codec> {
+    let mut bytes = BytesMut::with_capacity(1024);
+    let codec = loop {
+        let size = io.read_buf(&mut bytes).await?;
+        if bytes.starts_with(PREFACE) {
+            break Codec::Http2;
+        }
+        if !PREFACE.starts_with(&bytes) {
+            break Codec::Http1;
+        }
+        if size == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    };
+    io.unread(bytes.freeze());
+    Ok(codec)
+}
+
+/// Runs a connection: polls hyper, keeps the timeouts, passes on the end of the process.
+struct Driver {
+    connection: Rc<Connection>,
+    manager: Arc<HttpConnectionManager>,
+    activity: Rc<Activity>,
+    born: Instant,
+    lifecycle: watch::Receiver<Lifecycle>,
+    /// Draining has been seen.
+    draining: Option<Instant>,
+}
+
+/// What the driver wants of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Continue,
+    /// No further requests.
+    Drain,
+    /// The head did not come in time.
+    HeadTimeout,
+    /// At once.
+    Close,
+}
+
+impl Driver {
+    fn new(connection: Rc<Connection>, manager: Arc<HttpConnectionManager>) -> Self {
+        let now = Instant::now();
+        let activity = Rc::new(Activity {
+            active: Cell::new(0),
+            served: Cell::new(0),
+            changed: Cell::new(now),
+        });
+        let lifecycle = connection.thread.lifecycle_changes();
+        Self { connection, manager, activity, born: now, lifecycle, draining: None }
+    }
+
+    fn service(&self, watched: Option<Arc<Watched>>) -> Requests {
+        Requests { connection: self.connection.clone(), activity: self.activity.clone(), watched }
+    }
+
+    fn head_timeout(&self) -> Duration {
+        self.manager.request_headers_timeout.unwrap_or(HEAD_TIMEOUT)
+    }
+
+    /// How often timeouts are looked at: often enough for the shortest.
+    fn tick(&self) -> Duration {
+        let idle = self.manager.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+        let life = self.manager.max_connection_duration.unwrap_or(IDLE_TIMEOUT);
+        let shortest = self.head_timeout().min(idle).min(life);
+        (shortest / 4).clamp(Duration::from_millis(5), Duration::from_secs(15))
+    }
+
+    /// Whether the connection still waits for its first request although the process drains.
+    fn has_last_chance(&self) -> bool {
+        self.activity.served.get() == 0
+            && self.draining.is_some_and(|since| since.elapsed() < LAST_CHANCE)
+    }
+
+    /// Looks at the timeouts. `in_head_for`: how long a head has been incomplete. `drained`: no further requests are
+    /// taken, so that only what is unfinished can take too long.
+    fn check(&self, in_head_for: Option<Duration>, drained: bool) -> Verdict {
+        let now = Instant::now();
+        let busy = self.activity.active.get() > 0;
+        let waiting_for_first = self.activity.served.get() == 0;
+        let waited = in_head_for.or(waiting_for_first.then(|| now - self.born));
+        if !busy && waited.is_some_and(|waited| waited >= self.head_timeout()) {
+            return Verdict::HeadTimeout;
+        }
+        if drained || self.has_last_chance() {
+            return Verdict::Continue;
+        }
+        let idle = self.manager.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+        let is_idle = !busy && waited.is_none() && now - self.activity.changed.get() >= idle;
+        let is_old =
+            self.manager.max_connection_duration.is_some_and(|limit| now - self.born >= limit);
+        if self.draining.is_some() || is_idle || is_old {
+            Verdict::Drain
+        } else {
+            Verdict::Continue
+        }
+    }
+
+    /// Waits for a reason to look at the connection. `drained`: it has been told to finish.
+    async fn event(
+        &mut self,
+        in_head_for: impl Fn() -> Option<Duration>,
+        drained: bool,
+    ) -> Verdict {
+        let tick = match self.draining {
+            Some(_) if !drained => LAST_CHANCE_TICK,
+            _ => self.tick(),
+        };
+        tokio::select! {
+            lifecycle = stopping(&mut self.lifecycle, self.draining.is_some()) => match lifecycle {
+                Lifecycle::Stopping => Verdict::Close,
+                Lifecycle::Running | Lifecycle::Draining => {
+                    self.draining = Some(Instant::now());
+                    self.check(in_head_for(), drained)
+                }
+            },
+            () = tokio::time::sleep(tick) => self.check(in_head_for(), drained),
+        }
+    }
+
+    async fn http1(mut self, mut io: ServerIo) {
+        let watched = Arc::new(Watched::default());
+        io.watch(Watch::new(watched.clone()));
+        let mut builder = http1::Builder::new();
+        builder
+            // The watch keeps the time: hyper's own would also limit how long a connection may be idle.
+            .header_read_timeout(None)
+            .max_header_size(self.manager.max_request_headers_bytes)
+            .max_buf_size(self.manager.max_request_headers_bytes.max(LEAST_BUFFER));
+        if self.manager.max_request_headers != 100 {
+            builder.max_headers(self.manager.max_request_headers);
+        }
+        let service = self.service(Some(watched.clone()));
+        let mut http = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+        let mut drained = false;
+        loop {
+            let verdict = tokio::select! {
+                biased;
+                result = &mut http => {
+                    if let Err(error) = result {
+                        tracing::debug!(peer = %self.connection.peer, %error, "HTTP/1 connection ended");
+                    }
+                    return;
+                }
+                verdict = self.event(|| watched.in_head_for(), drained) => verdict,
+            };
+            match verdict {
+                Verdict::Continue => {}
+                Verdict::Drain => {
+                    drained = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                Verdict::Close => return,
+                Verdict::HeadTimeout => {
+                    tracing::debug!(peer = %self.connection.peer, "no request in time");
+                    if watched.in_head_for().is_some()
+                        && let Some(parts) = http.into_parts()
+                    {
+                        refuse_slow(parts.io.into_inner()).await;
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn http2(mut self, io: ServerIo) {
+        let head = u32::try_from(self.manager.max_request_headers_bytes).unwrap_or(u32::MAX);
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(head)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_concurrent_streams(self.manager.max_concurrent_streams.unwrap_or(STREAMS));
+        let service = self.service(None);
+        let mut http = builder.serve_connection(TokioIo::new(io), service);
+        let mut drained = false;
+        loop {
+            let verdict = tokio::select! {
+                biased;
+                result = &mut http => {
+                    if let Err(error) = result {
+                        tracing::debug!(peer = %self.connection.peer, %error, "HTTP/2 connection ended");
+                    }
+                    return;
+                }
+                verdict = self.event(|| None, drained) => verdict,
+            };
+            match verdict {
+                Verdict::Continue => {}
+                Verdict::Drain => {
+                    drained = true;
+                    Pin::new(&mut http).graceful_shutdown();
+                }
+                Verdict::Close | Verdict::HeadTimeout => return,
+            }
+        }
+    }
+}
+
+/// Waits for the process to drain (once), or to stop.
+async fn stopping(lifecycle: &mut watch::Receiver<Lifecycle>, draining: bool) -> Lifecycle {
+    let wanted = |now: &Lifecycle| match now {
+        Lifecycle::Running => false,
+        Lifecycle::Draining => !draining,
+        Lifecycle::Stopping => true,
+    };
+    let found = lifecycle.wait_for(wanted).await.map(|now| *now);
+    // Without a sender there is nothing to wait for: only tests end like this.
+    match found {
+        Ok(lifecycle) => lifecycle,
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Tells a client that its head took too long. Best effort: who is slow to send may be slow to read.
+async fn refuse_slow(mut io: ServerIo) {
+    const ANSWER: &[u8] =
+        b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let _ = timeout(Duration::from_secs(1), async {
+        io.write_all(ANSWER).await?;
+        io.shutdown().await
+    })
+    .await;
+}
+
+/// Runs hyper's tasks on this thread.
+#[derive(Clone, Copy, Debug)]
+struct LocalExecutor;
+
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// A connection's requests.
+struct Requests {
+    connection: Rc<Connection>,
+    activity: Rc<Activity>,
+    watched: Option<Arc<Watched>>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Tracked>;
+    type Error = manager::Closed;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let active = Active::new(&self.activity);
+        let number = self.activity.served.get();
+        let ambiguous = self.watched.as_ref().is_some_and(|watched| watched.is_ambiguous(number));
+        let exchange = manager::Exchange { ambiguous, watched: self.watched.clone(), active };
+        Box::pin(manager::handle(self.connection.clone(), request, exchange))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! Which route a request takes: route configuration, virtual host (asked for on first use), route, weighted cluster.
+
+use std::{borrow::Cow, rc::Rc, sync::Arc};
+
+use super::{
+    head::Head,
+    matching::{find_host, find_route, without_port},
+};
+use crate::{
+    config::{
+        ProxyConfig,
+        filter::{Fault, LocalRateLimit},
+        http::RouteSource,
+        rbac::Rbac,
+        route::{
+            Forward, ForwardTarget, HeaderMutation, RetryPolicy, Route, RouteAction, RouteConfig,
+            VirtualHost, WeightedCluster,
+        },
+    },
+    data::{
+        destination::{self, NoListener},
+        thread::Thread,
+    },
+};
+
+/// The route of a request.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The route configuration.
+    pub routes: Arc<RouteConfig>,
+    /// The virtual host.
+    pub host: Arc<VirtualHost>,
+    /// The route.
+    pub route: Arc<Route>,
+    /// What the route was chosen from, until the cluster was: it has the route's clusters, also when a later one no
+    /// longer does.
+    pub config: Option<Arc<ProxyConfig>>,
+    /// Which of several weighted clusters was drawn.
+    weighted: Option<usize>,
+}
+
+impl Choice {
+    fn new(
+        config: Arc<ProxyConfig>,
+        routes: Arc<RouteConfig>,
+        host: Arc<VirtualHost>,
+        route: Arc<Route>,
+    ) -> Self {
+        let weighted = match &route.action {
+            RouteAction::Forward(forward) => draw(&forward.target),
+            RouteAction::Redirect(_) | RouteAction::Direct { .. } => None,
+        };
+        Self { routes, host, route, config: Some(config), weighted }
+    }
+
+    /// The weighted cluster that was drawn.
+    pub fn weighted(&self) -> Option<&WeightedCluster> {
+        match &self.route.action {
+            RouteAction::Forward(forward) => match &forward.target {
+                ForwardTarget::Weighted { clusters, .. } => clusters.get(self.weighted?),
+                ForwardTarget::Cluster(_) | ForwardTarget::Header(_) => None,
+            },
+            RouteAction::Redirect(_) | RouteAction::Direct { .. } => None,
+        }
+    }
+
+    /// The name of the cluster to forward to.
+    pub fn cluster(&self, forward: &Forward, head: &Head) -> Option<Arc<str>> {
+        match &forward.target {
+            ForwardTarget::Cluster(name) => Some(name.clone()),
+            ForwardTarget::Weighted { .. } => self.weighted().map(|cluster| cluster.name.clone()),
+            ForwardTarget::Header(name) => Some(head.headers.get(name)?.to_str().ok()?.into()),
+        }
+    }
+
+    /// Retries: the route's, else the virtual host's.
+    pub fn retry<'a>(&'a self, forward: &'a Forward) -> Option<&'a Arc<RetryPolicy>> {
+        forward.retry.as_ref().or(self.host.retry.as_ref())
+    }
+
+    /// Mutations of the request: the route's, the weighted cluster's, the virtual host's, the route configuration's.
+    pub fn request_mutations(&self) -> impl Iterator<Item = &[HeaderMutation]> {
+        [
+            &*self.route.request_headers,
+            self.weighted().map_or(&[], |cluster| &*cluster.request_headers),
+            &*self.host.request_headers,
+            &*self.routes.request_headers,
+        ]
+        .into_iter()
+    }
+
+    /// Mutations of the response, in the same order.
+    pub fn response_mutations(&self) -> impl Iterator<Item = &[HeaderMutation]> {
+        [
+            &*self.route.response_headers,
+            self.weighted().map_or(&[], |cluster| &*cluster.response_headers),
+            &*self.host.response_headers,
+            &*self.routes.response_headers,
+        ]
+        .into_iter()
+    }
+
+    /// The most specific RBAC override: `Some(None)` switches the filter off.
+    pub fn rbac(&self) -> Option<&Option<Arc<Rbac>>> {
+        self.weighted()
+            .and_then(|cluster| cluster.filters.rbac.as_ref())
+            .or(self.route.filters.rbac.as_ref())
+            .or(self.host.filters.rbac.as_ref())
+    }
+
+    /// The most specific rate limit override.
+    pub fn rate_limit(&self) -> Option<&Arc<LocalRateLimit>> {
+        self.weighted()
+            .and_then(|cluster| cluster.filters.local_rate_limit.as_ref())
+            .or(self.route.filters.local_rate_limit.as_ref())
+            .or(self.host.filters.local_rate_limit.as_ref())
+    }
+
+    /// The most specific fault override.
+    pub fn fault(&self) -> Option<&Arc<Fault>> {
+        self.weighted()
+            .and_then(|cluster| cluster.filters.fault.as_ref())
+            .or(self.route.filters.fault.as_ref())
+            .or(self.host.filters.fault.as_ref())
+    }
+}
+
+/// Draws one of several weighted clusters.
+fn draw(target: &ForwardTarget) -> Option<usize> {
+    let ForwardTarget::Weighted { clusters, total } = target else { return None };
+    if *total == 0 {
+        return None;
+    }
+    let mut drawn = fastrand::u64(0..*total);
+    clusters.iter().position(|cluster| match drawn.checked_sub(u64::from(cluster.weight)) {
+        Some(left) => {
+            drawn = left;
+            false
+        }
+        None => true,
+    })
+}
+
+/// Why a request has no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// Nothing matches.
+    #[error("route_not_found")]
+    NotFound,
+    /// The control plane did not say in time.
+    #[error("route_not_received_in_time")]
+    TimedOut,
+}
+
+/// Finds the route of a request, by the configuration that the connection manager is from.
+///
+/// Route and clusters are from one configuration: another may be swapped in at any moment.
+///
+/// # Errors
+/// See [`NoRoute`].
+pub async fn find(
+    thread: &Rc<Thread>,
+    mut config: Arc<ProxyConfig>,
+    source: &RouteSource,
+    head: &Head,
+) -> Result<Choice, NoRoute> {
+    let routes = match source {
+        RouteSource::Inline(routes) => routes.clone(),
+        RouteSource::Rds(name) => config.routes.get(name).cloned().ok_or(NoRoute::NotFound)?,
+    };
+    let authority = lower_case(head.authority());
+    let wanted: &str =
+        if routes.ignore_port_in_host { without_port(&authority) } else { &authority };
+    let host = match find_host(&routes.hosts, wanted) {
+        Some(host) => host.clone(),
+        None if routes.on_demand => {
+            let name = format!("{}/{authority}", routes.name);
+            let found = destination::virtual_host(thread, config, &name).await;
+            let (newer, host) = found.map_err(|error| match error {
+                NoListener::Unknown => NoRoute::NotFound,
+                NoListener::TimedOut => NoRoute::TimedOut,
+            })?;
+            config = newer;
+            host
+        }
+        None => return Err(NoRoute::NotFound),
+    };
+    let route = find_route(&host, head).cloned().ok_or(NoRoute::NotFound)?;
+    Ok(Choice::new(config, routes, host, route))
+}
+
+fn lower_case(authority: &str) -> Cow<'_, str> {
+    if authority.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(authority.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(authority)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clusters_are_drawn_by_their_weights() {
+        let cluster = |weight| WeightedCluster {
+            name: "c".into(),
+            weight,
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            host_rewrite: None,
+            filters: Default::default(),
+        };
+        let target = |weights: &[u32]| ForwardTarget::Weighted {
+            clusters: weights.iter().copied().map(cluster).collect(),
+            total: weights.iter().copied().map(u64::from).sum(),
+        };
+        let target_90_10 = target(&[90, 0, 10]);
+        let mut counts = [0; 3];
+        for _ in 0..100_000 {
+            counts[draw(&target_90_10).unwrap()] += 1;
+        }
+        // Six standard deviations of a binomial distribution with p = 0.9 are 570.
+        assert!((89_400..=90_600).contains(&counts[0]), "{counts:?}");
+        assert_eq!(counts[1], 0);
+        assert_eq!(draw(&target(&[0, 5])), Some(1));
+        assert_eq!(draw(&target(&[])), None);
+        assert_eq!(draw(&target(&[0])), None);
+    }
+}

@@ -1,0 +1,395 @@
+//! From hyper's request to a [`Head`]: what is refused, what is removed, what is added before filters see it.
+//!
+//! Order matters: headers of one hop go first (all that any `Connection` field names), identity is added after, so that a
+//! client cannot have it removed. Source: RFC 9110 and 9112, Envoy's `ConnectionManagerUtility`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Version, header, request, uri::PathAndQuery,
+};
+
+use super::{
+    head::{Head, names},
+    path,
+};
+use crate::config::http::{ForwardClientCert, HttpConnectionManager};
+use crate::net::tls::PeerInfo;
+
+/// Why a request is refused before any filter, and the `response_code_details` of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Neither `Host` nor an authority.
+    #[error("missing_host_header")]
+    MissingHost,
+    /// `Host` is not a host.
+    #[error("invalid_host_header")]
+    InvalidHost,
+    /// More than one `Host`.
+    #[error("duplicate_host_header")]
+    DuplicateHost,
+    /// HTTP/1.0 is not accepted here.
+    #[error("low_version")]
+    Version,
+    /// Too many header fields.
+    #[error("too_many_headers")]
+    TooManyHeaders,
+    /// Lengths that contradict each other, or line ends that two parsers may read differently.
+    #[error("ambiguous_framing")]
+    Framing,
+    /// A transfer coding other than `chunked`.
+    #[error("unsupported_transfer_encoding")]
+    TransferEncoding,
+    /// The path is not one.
+    #[error("missing_path_rejected")]
+    MissingPath,
+    /// The path cannot be normalised.
+    #[error("path_normalization_failed")]
+    Path,
+    /// The protocol may not be switched to.
+    #[error("upgrade_failed")]
+    Upgrade,
+    /// The client is to ask for the normalised path instead.
+    #[error("path_normalization_redirect")]
+    Redirect(PathAndQuery),
+}
+
+impl Refusal {
+    /// The status that says so.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Version => 426,
+            Self::TooManyHeaders => 431,
+            Self::TransferEncoding => 501,
+            Self::Upgrade => 403,
+            Self::Redirect(_) => 307,
+            Self::MissingHost
+            | Self::InvalidHost
+            | Self::DuplicateHost
+            | Self::Framing
+            | Self::MissingPath
+            | Self::Path => 400,
+        }
+    }
+}
+
+/// What a request wants to become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// An ordinary request.
+    Response,
+    /// `Upgrade`: another protocol, lower-cased.
+    Upgrade(Box<str>),
+    /// A tunnel.
+    Connect,
+}
+
+/// The client and the connection that it came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// The connection is TLS.
+    pub tls: bool,
+    /// What its certificate says.
+    pub info: Option<&'a PeerInfo>,
+}
+
+/// A request that may go on.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// Its head.
+    pub head: Head,
+    /// What it wants to become.
+    pub wants: Wants,
+}
+
+/// Looks a request over.
+///
+/// # Errors
+/// What must not go on, see [`Refusal`].
+pub fn accept(
+    manager: &HttpConnectionManager,
+    parts: request::Parts,
+    client: Client<'_>,
+) -> Result<Accepted, Refusal> {
+    let request::Parts { method, uri, version, mut headers, .. } = parts;
+    if version == Version::HTTP_10 && !manager.accept_http_10 {
+        return Err(Refusal::Version);
+    }
+    if headers.len() > manager.max_request_headers {
+        return Err(Refusal::TooManyHeaders);
+    }
+    check_transfer_encoding(&headers)?;
+    let wants = wants(manager, &method, version, &headers)?;
+    let authority = authority(&uri, &headers)?;
+    let target = target(&method, &uri)?;
+    remove_hop_by_hop(&mut headers);
+    for name in [header::HOST, header::EXPECT, names::EXPECTED_TIMEOUT, names::ATTEMPT_COUNT] {
+        headers.remove(name);
+    }
+    let mut head = Head { method, https: false, authority, target, version, headers };
+    match path::normalize(&manager.path, &head.target) {
+        path::Outcome::Keep => {}
+        path::Outcome::Replace(target) => head.target = target,
+        path::Outcome::Redirect(target) => return Err(Refusal::Redirect(target)),
+        path::Outcome::Reject => return Err(Refusal::Path),
+    }
+    forwarded(manager, &mut head, client);
+    client_certificate(manager.forward_client_cert, manager, &mut head.headers, client.info);
+    if manager.generate_request_id && !head.headers.contains_key(names::REQUEST_ID) {
+        head.headers.insert(names::REQUEST_ID, request_id());
+    }
+    Ok(Accepted { head, wants })
+}
+
+/// Only `chunked`, once: anything else is read differently by somebody.
+fn check_transfer_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(()),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::TransferEncoding),
+    }
+}
+
+fn wants(
+    manager: &HttpConnectionManager,
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Wants, Refusal> {
+    let allowed = |name: &str| manager.upgrades.iter().any(|upgrade| **upgrade == *name);
+    if method == Method::CONNECT {
+        return if allowed("connect") { Ok(Wants::Connect) } else { Err(Refusal::Upgrade) };
+    }
+    if version != Version::HTTP_11 || !connection_tokens(headers).any(|token| token == "upgrade") {
+        return Ok(Wants::Response);
+    }
+    let Some(protocol) = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()) else {
+        return Ok(Wants::Response);
+    };
+    let protocol = protocol.to_ascii_lowercase();
+    match &*protocol {
+        // A server may ignore an offer of HTTP/2, and this one does.
+        "h2c" => Ok(Wants::Response),
+        // Routes may allow what the connection manager does not; the router decides once it knows the route.
+        _ => Ok(Wants::Upgrade(protocol.into())),
+    }
+}
+
+/// The authority of an absolute target counts, else `Host`, of which there must be one.
+fn authority(uri: &::http::Uri, headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Refusal::DuplicateHost);
+    }
+    let value = match uri.authority() {
+        Some(authority) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| Refusal::InvalidHost)?
+        }
+        None => host.cloned().ok_or(Refusal::MissingHost)?,
+    };
+    if value.is_empty() {
+        return Err(Refusal::MissingHost);
+    }
+    // What goes upstream as an authority must be one; user information has no place in it.
+    let valid = value.len() <= 1_024
+        && !value.as_bytes().contains(&b'@')
+        && ::http::uri::Authority::try_from(value.as_bytes()).is_ok();
+    if !valid {
+        return Err(Refusal::InvalidHost);
+    }
+    Ok(value)
+}
+
+fn target(method: &Method, uri: &::http::Uri) -> Result<PathAndQuery, Refusal> {
+    match uri.path_and_query() {
+        Some(target) if target.path().starts_with('/') => Ok(target.clone()),
+        Some(target) if target.as_str() == "*" && method == Method::OPTIONS => Ok(target.clone()),
+        // The authority form is CONNECT's alone; an absolute target may have no path.
+        _ if method == Method::CONNECT || uri.scheme().is_some() => {
+            Ok(PathAndQuery::from_static("/"))
+        }
+        _ => Err(Refusal::MissingPath),
+    }
+}
+
+/// Every token of every `Connection` field, lower-cased.
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|token| token.trim().to_ascii_lowercase())
+        .filter(|token| !token.is_empty())
+}
+
+/// Headers that a `Connection` field cannot have removed: message framing, and what proxies say of the client.
+const PROTECTED: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CACHE_CONTROL,
+    names::FORWARDED_FOR,
+    names::FORWARDED_PROTO,
+    names::FORWARDED_CLIENT_CERT,
+    names::REQUEST_ID,
+];
+
+/// Removes what belongs to one connection. `te: trailers` stays: gRPC asks for it end to end.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<_> = connection_tokens(headers)
+            .filter_map(|token| HeaderName::try_from(token).ok())
+            .filter(|name| !PROTECTED.contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    let trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case("trailers"));
+    for name in [
+        header::CONNECTION,
+        names::KEEP_ALIVE,
+        names::PROXY_CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        names::HTTP2_SETTINGS,
+    ] {
+        headers.remove(name);
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// `x-forwarded-for` and `x-forwarded-proto`.
+fn forwarded(manager: &HttpConnectionManager, head: &mut Head, client: Client<'_>) {
+    if manager.use_remote_address {
+        let mut all = super::head::joined(&head.headers, names::FORWARDED_FOR.as_str())
+            .map(|value| format!("{value},"))
+            .unwrap_or_default();
+        all.push_str(&client.peer.ip().to_string());
+        if let Ok(value) = HeaderValue::try_from(all) {
+            head.headers.insert(names::FORWARDED_FOR, value);
+        }
+    }
+    let given = head.headers.get(names::FORWARDED_PROTO).and_then(|value| {
+        match value.as_bytes().to_ascii_lowercase().as_slice() {
+            b"https" => Some(true),
+            b"http" => Some(false),
+            _ => None,
+        }
+    });
+    let trusted = !manager.use_remote_address || manager.xff_trusted_hops > 0;
+    head.https = given.filter(|_| trusted).unwrap_or(client.tls);
+    if given != Some(head.https) {
+        head.headers.insert(names::FORWARDED_PROTO, HeaderValue::from_static(head.scheme()));
+    }
+}
+
+/// The client's address as `x-forwarded-for` tells it, so far as it is trusted.
+///
+/// Without `use_remote_address` the last address counts, then one more to the left for each trusted hop. With it the
+/// TCP peer is the last (it was appended).
+pub fn remote_address(
+    manager: &HttpConnectionManager,
+    headers: &HeaderMap,
+    peer: SocketAddr,
+) -> SocketAddr {
+    if manager.use_remote_address && manager.xff_trusted_hops == 0 {
+        return peer;
+    }
+    let Some(all) = super::head::joined(headers, names::FORWARDED_FOR.as_str()) else {
+        return peer;
+    };
+    let address = all
+        .rsplit(',')
+        .nth(manager.xff_trusted_hops as usize)
+        .and_then(|address| address.trim().parse::<IpAddr>().ok());
+    address.map_or(peer, |ip| SocketAddr::new(ip, 0))
+}
+
+/// `x-forwarded-client-cert`. Nothing that a client without a verified certificate says of itself goes on, unless asked for.
+fn client_certificate(
+    mode: ForwardClientCert,
+    manager: &HttpConnectionManager,
+    headers: &mut HeaderMap,
+    info: Option<&PeerInfo>,
+) {
+    let info = info.filter(|info| info.verified);
+    match (mode, info) {
+        (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => {}
+        (ForwardClientCert::Sanitize, _) | (_, None) => {
+            headers.remove(names::FORWARDED_CLIENT_CERT);
+        }
+        (ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet, Some(info)) => {
+            let mut all = String::new();
+            if mode == ForwardClientCert::AppendForward
+                && let Some(given) =
+                    super::head::joined(headers, names::FORWARDED_CLIENT_CERT.as_str())
+            {
+                all.push_str(&given);
+                all.push(',');
+            }
+            all.push_str(&client_certificate_element(manager, info));
+            headers.remove(names::FORWARDED_CLIENT_CERT);
+            if let Ok(value) = HeaderValue::try_from(all) {
+                headers.insert(names::FORWARDED_CLIENT_CERT, value);
+            }
+        }
+    }
+}
+
+fn client_certificate_element(manager: &HttpConnectionManager, info: &PeerInfo) -> String {
+    let mut element = String::new();
+    if let Some(own) = &info.local_identity {
+        element.push_str(&format!("By={own};"));
+    }
+    element.push_str(&format!("Hash={}", info.certificate_hash));
+    let details = &manager.client_cert_details;
+    if details.subject {
+        let subject = info.subject.replace('\\', "\\\\").replace('"', "\\\"");
+        element.push_str(&format!(";Subject=\"{subject}\""));
+    }
+    if details.uri {
+        for uri in &info.uri_sans {
+            element.push_str(&format!(";URI={uri}"));
+        }
+    }
+    if details.dns {
+        for name in &info.dns_sans {
+            element.push_str(&format!(";DNS={name}"));
+        }
+    }
+    element
+}
+
+/// A random (version 4) UUID. It names a request; it is not a secret.
+fn request_id() -> HeaderValue {
+    let bits = fastrand::u128(..);
+    let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let text = format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        bits >> 96,
+        (bits >> 80) & 0xffff,
+        (bits >> 64) & 0xffff,
+        (bits >> 48) & 0xffff,
+        bits & 0xffff_ffff_ffff
+    );
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! Weft's data plane.
+//!
+//! One control thread keeps [`config::ProxyConfig`] current; N data threads read it and move bytes.
+
+pub mod config;
+pub mod control;
+pub mod data;
+pub mod http;
+pub mod identity;
+pub mod logging;
+pub mod net;
+pub mod settings;
+pub mod shared;
+pub mod stats;

@@ -1,0 +1,43 @@
+//! weft-proxy: reads the settings, sets logging up, and runs the control thread.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use weft_proxy::{
+    control, data, logging,
+    settings::{Cli, Command, Settings},
+    shared::Shared,
+};
+
+fn main() -> anyhow::Result<()> {
+    let Command::Sidecar(args) = Cli::parse().command;
+    let settings = Settings::try_from(*args)?;
+    let log = logging::init(&settings.log_level, settings.log_format)?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .context("cannot make the control thread's runtime")?;
+    runtime.block_on(control::run(settings, log, data_thread))?;
+    Ok(())
+}
+
+/// Every connection is two descriptors; the usual soft limit of 1,024 is soon reached.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, ..limit };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+        }
+    }
+}
+
+fn data_thread(index: usize, shared: Arc<Shared>) {
+    if let Err(error) = data::run(index, shared) {
+        let error = control::certificates::with_causes(&error);
+        tracing::error!(thread = index, error, "data thread failed");
+    }
+}

@@ -1,0 +1,17 @@
+//! Upstream side: TLS, clusters, connection pools, TCP proxying; and what both sides know of their peers.
+//!
+//! State that data threads share is atomics in [`cluster::ClusterState`] and [`cluster::EndpointState`]; everything
+//! else here belongs to one thread.
+
+pub mod body;
+pub mod clock;
+pub mod cluster;
+pub mod flags;
+pub mod peer;
+pub mod pool;
+pub mod tcp;
+pub mod tls;
+pub mod upstreams;
+
+#[cfg(test)]
+mod testing;
