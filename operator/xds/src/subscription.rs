@@ -63,6 +63,8 @@ struct Entry {
     named: bool,
     /// A wildcard covers this name.
     listed: bool,
+    /// The client gave this name up, and has dropped what it had of it.
+    given_up: bool,
     held: Held,
     /// What the client acknowledged last.
     acked: Option<Version>,
@@ -71,7 +73,14 @@ struct Entry {
 
 impl Entry {
     fn new() -> Self {
-        Self { named: false, listed: false, held: Held::Nothing, acked: None, resolved: None }
+        Self {
+            named: false,
+            listed: false,
+            given_up: false,
+            held: Held::Nothing,
+            acked: None,
+            resolved: None,
+        }
     }
 
     fn wanted(&self) -> bool {
@@ -235,8 +244,10 @@ impl Subscription {
                 }
             }
             self.last_acked = Some(outstanding.nonce);
+            self.forget_given_up();
             return Answer::Ack;
         };
+        self.forget_given_up();
         let nack = Nack {
             nonce: outstanding.nonce,
             reason: error.message.chars().take(4096).collect(),
@@ -251,6 +262,9 @@ impl Subscription {
         self.wildcard = true;
         self.unlisted = true;
         self.answer_due = true;
+        for entry in self.entries.values_mut() {
+            entry.given_up = false;
+        }
     }
 
     fn hold_earlier(&mut self, versions: HashMap<String, String>) -> Result<(), TooManyNames> {
@@ -272,11 +286,13 @@ impl Subscription {
             return Err(TooManyNames);
         }
         let name: Arc<str> = name.into();
+        let uncertain = self.uncertain(&name);
         let entry = self.entries.entry(name.clone()).or_insert_with(Entry::new);
         entry.named = true;
+        entry.given_up = false;
         if !first {
-            // Asked for again: the client has dropped it.
-            entry.held = Held::Nothing;
+            // Asked for again: the client may have dropped it.
+            entry.held = uncertain;
         }
         self.held_removals.remove(&name);
         self.due.insert(name);
@@ -287,20 +303,47 @@ impl Subscription {
         if name == WILDCARD {
             self.wildcard = false;
             self.unlisted = false;
-            self.entries.retain(|_, entry| {
+            for entry in self.entries.values_mut() {
                 entry.listed = false;
-                entry.named
-            });
-        } else if let Some(entry) = self.entries.get_mut(name) {
+                entry.given_up = !entry.named;
+            }
+        } else {
+            let uncertain = self.uncertain(name);
+            let Some(entry) = self.entries.get_mut(name) else { return };
             entry.named = false;
-            if entry.listed {
-                // The client cannot know that the wildcard covers it: it must be told again.
-                entry.held = Held::Nothing;
+            if self.wildcard {
+                // The client cannot know whether the wildcard covers it: it must be told again.
+                entry.held = uncertain;
                 self.due.insert(name.into());
                 return;
             }
-            self.entries.remove(name);
+            entry.given_up = true;
         }
+        self.forget_given_up();
+    }
+
+    /// What a client may hold that asked for a name anew or gave it up while a wildcard covers it: to be told again
+    /// whatever it is.
+    fn uncertain(&self, name: &str) -> Held {
+        let held = self.entries.get(name).is_some_and(|entry| entry.held.is_resource());
+        let mut coming = self.outstanding.iter().flat_map(|response| &response.sent);
+        if held || coming.any(|(sent, version)| &**sent == name && version.is_some()) {
+            Held::Earlier(None)
+        } else {
+            Held::Nothing
+        }
+    }
+
+    /// Drops what the client gave up, but for what a response under way brings: a client that asks for it again before it
+    /// reads that response ends up with it.
+    fn forget_given_up(&mut self) {
+        let coming: BTreeSet<_> = self
+            .outstanding
+            .iter()
+            .flat_map(|response| &response.sent)
+            .map(|(name, _)| name)
+            .collect();
+        self.entries.retain(|name, entry| !entry.given_up || coming.contains(name));
         let entries = &self.entries;
         self.due.retain(|name| entries.contains_key(name));
         self.held_removals.retain(|name| entries.contains_key(name));
