@@ -52,13 +52,32 @@ pub fn definition(kind: Kind) -> Value {
     })
 }
 
+const NOTE: &str =
+    "# Made by `cargo run -p weft-crds --example manifests` from the Rust types. Do not edit.";
+
 /// A kind's manifest: the name of its file in `manifests/` and the text.
 pub fn manifest(kind: Kind) -> (String, String) {
-    let file = format!("{}.{}.yaml", kind.group(), kind.plural());
-    let yaml = serde_saphyr::to_string(&definition(kind)).unwrap_or_default();
-    let note =
-        "# Made by `cargo run -p weft-crds --example manifests` from the Rust types. Do not edit.";
-    (file, format!("{note}\n{yaml}"))
+    (file_name(kind), format!("{NOTE}\n{}", yaml(&definition(kind))))
+}
+
+/// A kind's manifest as a template of the Helm chart: the name of its file in `charts/weft/templates/crds/` and the text.
+///
+/// Helm leaves the definition alone when the chart is uninstalled, as every resource of the kind would go with it.
+pub fn chart_template(kind: Kind) -> (String, String) {
+    let mut definition = definition(kind);
+    definition["metadata"]["annotations"] = json!({ "helm.sh/resource-policy": "keep" });
+    // What Helm would take for its own.
+    let text = yaml(&definition).replace("{{", "{{ \"{{\" }}");
+    let text = format!("{{{{- if .Values.crds.install }}}}\n{NOTE}\n{text}{{{{- end }}}}\n");
+    (file_name(kind), text)
+}
+
+fn file_name(kind: Kind) -> String {
+    format!("{}.{}.yaml", kind.group(), kind.plural())
+}
+
+fn yaml(definition: &Value) -> String {
+    serde_saphyr::to_string(definition).unwrap_or_default()
 }
 
 fn object_schema(kind: Kind) -> Value {

@@ -21,7 +21,7 @@ mod status;
 mod validate;
 mod value;
 
-pub use definition::{definition, manifest};
+pub use definition::{chart_template, definition, manifest};
 pub use finding::FieldError;
 pub use kind::Kind;
 pub use parse::{DEFAULT_NAMESPACE, Object, ParseError, Parsed, parse_document, parse_text};

@@ -4,14 +4,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
-use weft_crds::{Kind, definition, manifest};
+use weft_crds::{Kind, chart_template, definition, manifest};
 
-#[test]
-fn manifests_are_up_to_date() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+/// Compares a folder with what would be written to it.
+fn check_folder(folder: &Path, text_of: impl Fn(Kind) -> (String, String)) {
     let mut files = BTreeSet::new();
     for kind in Kind::ALL {
-        let (file, text) = manifest(kind);
+        let (file, text) = text_of(kind);
         let found = fs::read_to_string(folder.join(&file)).unwrap_or_default();
         assert!(found == text, "{file} is stale: run cargo run -p weft-crds --example manifests");
         files.insert(file);
@@ -21,6 +20,26 @@ fn manifests_are_up_to_date() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(found, files);
+}
+
+#[test]
+fn manifests_are_up_to_date() {
+    check_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests"), manifest);
+}
+
+#[test]
+fn the_chart_has_the_same_definitions_and_keeps_them_on_uninstall() {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/weft/templates/crds");
+    check_folder(&chart, chart_template);
+    for kind in Kind::ALL {
+        let (_, text) = chart_template(kind);
+        let text = text.replace("{{- if .Values.crds.install }}", "").replace("{{- end }}", "");
+        let mut found: Value = serde_saphyr::from_str(&text).unwrap();
+        let annotations = found["metadata"].as_object_mut().unwrap().remove("annotations");
+        assert_eq!(annotations, Some(json!({ "helm.sh/resource-policy": "keep" })));
+        let expected: Value = serde_saphyr::from_str(&manifest(kind).1).unwrap();
+        assert!(found == expected, "{kind}");
+    }
 }
 
 #[test]
