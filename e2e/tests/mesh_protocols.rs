@@ -17,6 +17,7 @@ use tonic::{Code, transport::Channel};
 use weft_e2e::{
     client::request,
     mesh::{Mesh, Options},
+    programs::sample,
     wait,
 };
 use weft_samples::{
@@ -171,6 +172,34 @@ async fn large_bodies_pass_both_ways() {
     let reply = client.send(post).await.unwrap();
     let answer = reply.answer().unwrap();
     assert_eq!((answer.body_bytes, answer.padding.len()), (5_000_000, 5_000_000));
+}
+
+/// A port that does not say what it speaks carries requests as requests: rules about them hold, and name the client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_on_a_port_without_a_protocol_is_http() {
+    let mesh = shop().await;
+    let yaml = mesh.block().relocate(&sample("mesh/payment-service.yaml").unwrap());
+    let unnamed = yaml.replace("name: http\n", "name: web\n");
+    assert_ne!(yaml, unnamed);
+    mesh.apply("payment-service.yaml", &unnamed).unwrap();
+    mesh.apply_example("authorization.yaml").unwrap();
+    let client = |name: &str| mesh.workload(name).unwrap().client();
+    let (order, user) = (client("order-service-v1-1"), client("user-service-v1-1"));
+    let pay = "http://payment-service/payments/7";
+    wait::until_ok(
+        "user-service should be refused as a request, not as a connection",
+        async || {
+            let reply = user.post(pay).await?;
+            ensure!(reply.status == http::StatusCode::FORBIDDEN, "{}", reply.status);
+            ensure!(reply.text() == "RBAC: access denied", "{}", reply.text());
+            Ok(())
+        },
+    )
+    .await
+    .unwrap();
+    let reply = order.post(pay).await.unwrap();
+    assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());
+    assert_eq!(order.get(pay).await.unwrap().status.as_u16(), 403);
 }
 
 /// An application's calls by name, through its `http_proxy`, over HTTP and gRPC: nothing of it knows the mesh.

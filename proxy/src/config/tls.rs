@@ -63,3 +63,29 @@ pub struct UpstreamTls {
     /// Versions.
     pub versions: TlsVersions,
 }
+
+/// What a connection to an endpoint carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    Bytes,
+    Http1,
+    Http2,
+}
+
+/// ALPN of the mesh for HTTP/1.1 and HTTP/2.
+const MESH_HTTP1: [&[u8]; 3] = [b"istio-http/1.1", b"istio", b"http/1.1"];
+const MESH_HTTP2: [&[u8]; 3] = [b"istio-h2", b"istio", b"h2"];
+
+impl UpstreamTls {
+    /// ALPN to offer, by preference. A server of the mesh tells HTTP from bytes by it, on ports that do not say what they
+    /// speak: there the settings are those of bytes, and what is HTTP is offered as HTTP (Istio's `alpn` filter).
+    pub fn offered(&self, carries: Carries) -> Vec<Vec<u8>> {
+        let mesh = self.trust == Some(TlsSource::Mesh) && self.identity == Some(TlsSource::Mesh);
+        let open = mesh && self.alpn.iter().any(|protocol| **protocol == *b"istio");
+        match carries {
+            Carries::Http1 if open => MESH_HTTP1.map(<[u8]>::to_vec).into(),
+            Carries::Http2 if open => MESH_HTTP2.map(<[u8]>::to_vec).into(),
+            _ => self.alpn.iter().map(|protocol| protocol.to_vec()).collect(),
+        }
+    }
+}

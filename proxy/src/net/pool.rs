@@ -221,7 +221,7 @@ impl Pool {
         let cluster = self.cluster();
         // Whoever went away in the meantime needs none.
         self.waiters.borrow_mut().retain(|waiter| !waiter.is_closed());
-        let streams = match self.connector.http2 {
+        let streams = match self.connector.is_http2() {
             true => self.allowed_streams.get().min(cluster.max_concurrent_streams as usize).max(1),
             false => 1,
         };
@@ -257,7 +257,7 @@ impl Pool {
         let http2 = match connection.info.alpn() {
             Some(b"h2" | b"istio-h2") => true,
             Some(b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0") => false,
-            _ => self.connector.http2,
+            _ => self.connector.is_http2(),
         };
         if http2 {
             http2::handshake(self, cluster, connection).await
@@ -274,7 +274,7 @@ impl Pool {
             let waiter = self.waiters.borrow_mut().pop_front();
             let Some(waiter) = waiter else { return };
             let heard = waiter.send(Err(failure.clone())).is_ok();
-            if heard && !self.connector.http2 {
+            if heard && !self.connector.is_http2() {
                 break;
             }
         }

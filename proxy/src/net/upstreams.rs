@@ -30,6 +30,7 @@ use crate::{
     config::{
         ProxyConfig,
         cluster::{Cluster, Discovery, Endpoint, LbPolicy, TransportSocket, UpstreamProtocol},
+        tls::Carries,
     },
     identity::Identity,
 };
@@ -281,12 +282,12 @@ impl Picked {
             .is_some_and(|tls| tls.identity.is_some())
     }
 
-    fn connector(&self) -> Connector {
+    fn connector(&self, carries: Carries) -> Connector {
         Connector {
             endpoint: self.endpoint.clone(),
             tls: self.runtime.tls.clone(),
             server_name: self.server_name.clone(),
-            http2: self.http2,
+            carries,
         }
     }
 
@@ -308,7 +309,8 @@ impl Picked {
             transport: self.endpoint.transport,
             server_name: self.server_name.clone(),
         };
-        let pool = self.runtime.pools.get(key, &self.runtime.cluster, || self.connector());
+        let carries = if self.http2 { Carries::Http2 } else { Carries::Http1 };
+        let pool = self.runtime.pools.get(key, &self.runtime.cluster, || self.connector(carries));
         pool::send(&pool, request).await
     }
 
@@ -321,9 +323,8 @@ impl Picked {
         let Some(permit) = cluster.state.connection(&cluster.limits, false) else {
             return Err(UpstreamError::unsent(ErrorKind::Overflow));
         };
-        self.connector().connect(cluster, permit).await.map_err(|failure| UpstreamError {
-            source: failure.source,
-            ..UpstreamError::unsent(failure.kind)
+        self.connector(Carries::Bytes).connect(cluster, permit).await.map_err(|failure| {
+            UpstreamError { source: failure.source, ..UpstreamError::unsent(failure.kind) }
         })
     }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::{
         cluster::{self, Cluster, Endpoint},
-        tls::UpstreamTls,
+        tls::{Carries, UpstreamTls},
     },
     net::{
         cluster::{Permit, count, outlier::Outcome},
@@ -71,11 +71,16 @@ pub struct Connector {
     pub tls: Rc<TlsContexts>,
     /// The server name, where it is the request's authority.
     pub server_name: Option<Box<str>>,
-    /// HTTP/2 will be spoken unless ALPN says otherwise.
-    pub http2: bool,
+    /// What will be spoken; of the versions of HTTP, unless ALPN says otherwise.
+    pub carries: Carries,
 }
 
 impl Connector {
+    /// HTTP/2 will be spoken unless ALPN says otherwise.
+    pub fn is_http2(&self) -> bool {
+        self.carries == Carries::Http2
+    }
+
     /// Makes a connection within the cluster's connect timeout. It counts as one until it is dropped.
     ///
     /// # Errors
@@ -141,7 +146,9 @@ impl Connector {
         };
         let context = self.tls.client(settings).map_err(tls_failure)?;
         let name = server_name(settings, self.server_name.as_deref());
-        let (stream, peer) = tls::connect(&context, io, name).await.map_err(tls_failure)?;
+        let (stream, peer) = tls::connect(&context, io, name, settings.offered(self.carries))
+            .await
+            .map_err(tls_failure)?;
         let info = Arc::new(ConnectionInfo { local, remote, peer: Some(Arc::new(peer)) });
         Ok(Connection { io: UpstreamIo::Tls(Box::new(stream)), info })
     }

@@ -246,7 +246,6 @@ impl TlsContexts {
                 builder.with_client_auth_cert(chain, key).map_err(TlsError::Settings)?
             }
         };
-        config.alpn_protocols = tls.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.enable_sni = tls.auto_sni || !tls.sni.is_empty();
         config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
         Ok(ClientTls {

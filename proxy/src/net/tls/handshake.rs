@@ -45,7 +45,7 @@ pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Opens a TLS connection. `server_name` goes into SNI where the settings send one; an empty one stands for an unknown
-/// name. The time limit is the caller's.
+/// name, and `alpn` is offered. The time limit is the caller's.
 ///
 /// # Errors
 /// The handshake failed, or the server's certificate is not acceptable.
@@ -53,10 +53,12 @@ pub async fn connect<IO: AsyncRead + AsyncWrite + Unpin>(
     tls: &ClientTls,
     io: IO,
     server_name: &str,
+    alpn: Vec<Vec<u8>>,
 ) -> Result<(client::TlsStream<IO>, PeerInfo), TlsError> {
     let name = ServerName::try_from(server_name.to_owned())
         .unwrap_or(ServerName::IpAddress(IpAddr::from([0, 0, 0, 0]).into()));
     let stream = TlsConnector::from(tls.config.clone())
+        .with_alpn(alpn)
         .connect(name, io)
         .await
         .map_err(TlsError::Handshake)?;

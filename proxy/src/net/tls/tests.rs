@@ -19,7 +19,7 @@ use super::*;
 use crate::{
     config::{
         matcher::StringMatcher,
-        tls::{DownstreamTls, TlsSource, TlsVersions, UpstreamTls},
+        tls::{Carries, DownstreamTls, TlsSource, TlsVersions, UpstreamTls},
     },
     identity::Identity,
 };
@@ -149,9 +149,9 @@ async fn shake(
     let (client_io, server_io) = pair().await;
     let (client, server) =
         (client.client(connect_to).unwrap(), server.server(accept_with).unwrap());
-    let name = connect_to.sni.clone();
+    let (name, alpn) = (connect_to.sni.clone(), connect_to.offered(Carries::Bytes));
     let connecting = async {
-        let (mut stream, peer) = connect(&client, client_io, &name).await?;
+        let (mut stream, peer) = connect(&client, client_io, &name, alpn).await?;
         // Tickets, or the server's refusal, come with the first read.
         match stream.read_u8().await {
             Ok(_) => Ok(peer),

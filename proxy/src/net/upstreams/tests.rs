@@ -18,9 +18,14 @@ use crate::{
         testing::{
             Server, Speaks, Test, dead_address, endpoints, over_tls, reply, request, speak_http2,
         },
-        tls::tests::{Authority, CLIENT, SERVER, downstream, handle, upstream},
+        tls::tests::upstream,
     },
 };
+
+mod changes;
+mod health;
+mod http2;
+mod tls;
 
 #[tokio::test(flavor = "local")]
 async fn a_connection_serves_one_request_after_the_other() {
@@ -173,24 +178,6 @@ async fn an_endpoint_that_is_not_there_gives_the_request_back() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn connecting_includes_the_tls_handshake_and_is_limited_in_time() {
-    let server = Server::listen(|mut io, _| async move {
-        let mut all = Vec::new();
-        let _ = io.read_to_end(&mut all).await;
-    })
-    .await;
-    let authority = Authority::new();
-    let identity = handle(authority.identity(1, CLIENT));
-    let test = Test::with_identity(&[], identity, |cluster| {
-        cluster.connect_timeout = Duration::from_millis(50);
-        over_tls(cluster, &[server.address], upstream(&[SERVER], &[]));
-    });
-    let error = test.send().await.unwrap_err();
-    assert_eq!((error.kind, error.sent), (ErrorKind::ConnectTimeout, false));
-    server.until_open(0).await;
-}
-
-#[tokio::test(flavor = "local")]
 async fn a_server_that_hangs_up_without_an_answer_is_a_termination() {
     let server = Server::listen(|mut io, _| async move {
         let mut head = [0; 1024];
@@ -233,293 +220,11 @@ async fn a_response_that_is_given_up_costs_its_connection() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn http2_requests_share_a_connection_until_it_is_full() {
-    for (theirs, ours, expected) in [(100, u32::MAX, 1), (2, u32::MAX, 3), (100, 3, 2)] {
-        let release = Rc::new(Notify::new());
-        let held = release.clone();
-        let server = Server::start(Speaks::Http2 { streams: theirs }, move |request| {
-            assert_eq!(request.version(), Version::HTTP_2);
-            assert_eq!(request.uri().path(), "/a");
-            assert!(!request.headers().contains_key("host"));
-            let held = held.clone();
-            async move {
-                held.notified().await;
-                reply(200, "")
-            }
-        })
-        .await;
-        let test = Rc::new(Test::new(&[server.address], |cluster| {
-            speak_http2(cluster);
-            cluster.max_concurrent_streams = ours;
-        }));
-        // The first connection's SETTINGS say what the server allows.
-        let warm = spawn_local({
-            let test = test.clone();
-            async move { test.get().await.unwrap() }
-        });
-        let state = test.cluster.borrow().state.clone();
-        while state.requests.get() < 1 {
-            tokio::task::yield_now().await;
-        }
-        release.notify_one();
-        warm.await.unwrap();
-        let all: Vec<_> = (0..6)
-            .map(|_| {
-                let test = test.clone();
-                spawn_local(async move { test.get().await.map_err(|error| error.kind) })
-            })
-            .collect();
-        while state.requests.get() < 6 {
-            tokio::task::yield_now().await;
-        }
-        let releasing = spawn_local(async move {
-            loop {
-                release.notify_waiters();
-                tokio::task::yield_now().await;
-            }
-        });
-        for one in all {
-            assert_eq!(one.await.unwrap(), Ok((200, Bytes::new())));
-        }
-        releasing.abort();
-        assert_eq!(server.connections.get(), expected, "streams {theirs}, {ours}");
-    }
-}
-
-#[tokio::test(flavor = "local")]
-async fn a_goaway_fails_no_request() {
-    let server = Server::start(Speaks::Http2 { streams: 100 }, async |_| reply(200, "")).await;
-    let test = Rc::new(Test::new(&[server.address], speak_http2));
-    for _ in 0..20 {
-        let all: Vec<_> = (0..10)
-            .map(|_| {
-                let test = test.clone();
-                spawn_local(
-                    async move { test.get().await.map_err(|error| (error.kind, error.sent)) },
-                )
-            })
-            .collect();
-        server.drain.notify_waiters();
-        for one in all {
-            match one.await.unwrap() {
-                // What the server did not take may be sent again.
-                Ok((200, _)) | Err((ErrorKind::Refused, false)) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-    assert!(server.connections.get() > 1);
-}
-
-#[tokio::test(flavor = "local")]
-async fn a_refused_stream_was_not_sent() {
-    let server = Server::listen(|io, _| async move {
-        let mut connection = h2::server::handshake(io).await.unwrap();
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            respond.send_reset(h2::Reason::REFUSED_STREAM);
-        }
-    })
-    .await;
-    let test = Test::new(&[server.address], speak_http2);
-    let error = test.send().await.unwrap_err();
-    assert_eq!((error.kind, error.sent), (ErrorKind::Refused, false));
-}
-
-#[tokio::test(flavor = "local")]
-async fn a_reset_stream_is_the_servers_doing() {
-    let server = Server::listen(|io, _| async move {
-        let mut connection = h2::server::handshake(io).await.unwrap();
-        while let Some(Ok((_, mut respond))) = connection.accept().await {
-            respond.send_reset(h2::Reason::INTERNAL_ERROR);
-        }
-    })
-    .await;
-    let test = Test::new(&[server.address], speak_http2);
-    let error = test.send().await.unwrap_err();
-    assert_eq!((error.kind, error.sent), (ErrorKind::RemoteReset, true));
-}
-
-#[tokio::test(flavor = "local")]
-async fn connections_to_an_endpoint_that_left_are_closed_after_use() {
-    let release = Rc::new(Notify::new());
-    let held = release.clone();
-    let old = Server::start(Speaks::Http1, move |_| {
-        let held = held.clone();
-        async move {
-            held.notified().await;
-            reply(200, "old")
-        }
-    })
-    .await;
-    let new = Server::start(Speaks::Http1, async |_| reply(200, "new")).await;
-    let test = Rc::new(Test::new(&[old.address], |_| {}));
-    let running = spawn_local({
-        let test = test.clone();
-        async move { test.get().await.unwrap().1 }
-    });
-    old.until_open(1).await;
-    test.change(|cluster| cluster.endpoints = endpoints(&[new.address], None));
-    assert_eq!(test.get().await.unwrap().1, "new");
-    release.notify_one();
-    assert_eq!(running.await.unwrap(), "old");
-    old.until_open(0).await;
-}
-
-#[tokio::test(flavor = "local")]
-async fn requests_that_wait_for_an_endpoint_that_left_are_served() {
-    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
-        let speaks = match protocol {
-            UpstreamProtocol::Http2 => Speaks::Http2 { streams: 10 },
-            _ => Speaks::Http1,
-        };
-        let server = Server::start(speaks, async |_| reply(200, "")).await;
-        let test = Rc::new(Test::new(&[server.address], |cluster| cluster.protocol = protocol));
-        let state = test.cluster.borrow().state.clone();
-        let all: Vec<_> = (0..3)
-            .map(|_| {
-                let test = test.clone();
-                spawn_local(async move { test.get().await.map_err(|error| error.kind) })
-            })
-            .collect();
-        while state.pending.get() < 3 {
-            tokio::task::yield_now().await;
-        }
-        test.change(|cluster| cluster.endpoints = endpoints(&[], None));
-        for one in all {
-            assert_eq!(one.await.unwrap(), Ok((200, Bytes::new())));
-        }
-        server.until_open(0).await;
-    }
-}
-
-#[tokio::test(flavor = "local")]
 async fn a_request_under_way_is_small() {
     let test = Test::new(&[dead_address().await], |_| {});
     let picked = test.pick();
     let size = size_of_val(&picked.request(request(RequestBody::Empty)));
     assert!(size <= 2048, "{size} bytes");
-}
-
-#[tokio::test(flavor = "local")]
-async fn connections_survive_changes_that_do_not_concern_them() {
-    let server = Server::start(Speaks::Http1, async |_| reply(200, "")).await;
-    let test = Test::new(&[server.address], |_| {});
-    test.get().await.unwrap();
-    let other = dead_address().await;
-    test.change(|cluster| {
-        cluster.limits.max_requests = 10;
-        cluster.endpoints = endpoints(&[server.address, other], None);
-    });
-    test.change(|cluster| cluster.endpoints = endpoints(&[server.address], None));
-    test.get().await.unwrap();
-    assert_eq!(server.connections.get(), 1);
-    test.change(speak_http2);
-    server.until_open(0).await;
-}
-
-#[tokio::test(flavor = "local")]
-async fn a_cluster_that_left_closes_its_connections() {
-    let server = Server::start(Speaks::Http1, async |_| reply(200, "")).await;
-    let test = Test::new(&[server.address], |_| {});
-    test.get().await.unwrap();
-    test.upstreams.reconcile(&ProxyConfig::default());
-    server.until_open(0).await;
-    let name = test.cluster.borrow().name.clone();
-    assert!(test.upstreams.get(&ProxyConfig::default(), &name).is_none());
-}
-
-#[tokio::test(flavor = "local")]
-async fn a_renewed_identity_drops_no_connection() {
-    let authority = Authority::new();
-    let accepting = TlsContexts::new(handle(authority.identity(1, SERVER)));
-    let settings = downstream(&["h2", "http/1.1"]);
-    let server = Server::start_tls(Speaks::Http1, accepting, settings).await;
-    let identity = handle(authority.identity(1, CLIENT));
-    let test = Test::with_identity(&[], identity.clone(), |cluster| {
-        over_tls(cluster, &[server.address], upstream(&[SERVER], &["istio-http/1.1", "http/1.1"]));
-    });
-    let response = test.send().await.unwrap();
-    let info = response.body().connection().clone();
-    assert!(info.is_mutual_tls());
-    assert_eq!(info.remote, server.address);
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "secret");
-    identity.store(Some(Arc::new(authority.identity(2, CLIENT))));
-    test.get().await.unwrap();
-    assert_eq!(server.connections.get(), 1);
-}
-
-#[tokio::test(flavor = "local")]
-async fn alpn_decides_what_is_spoken() {
-    let authority = Authority::new();
-    for (offered, speaks) in [("h2", Speaks::Http2 { streams: 10 }), ("http/1.1", Speaks::Http1)] {
-        let accepting = TlsContexts::new(handle(authority.identity(1, SERVER)));
-        let server = Server::start_tls(speaks, accepting, downstream(&[offered])).await;
-        let identity = handle(authority.identity(1, CLIENT));
-        let test = Test::with_identity(&[], identity, |cluster| {
-            over_tls(cluster, &[server.address], upstream(&[SERVER], &["h2", "http/1.1"]));
-        });
-        assert_eq!(test.get().await.unwrap().1, "secret", "{offered}");
-    }
-}
-
-const OUTLIER: OutlierDetection = OutlierDetection {
-    consecutive_5xx: 3,
-    consecutive_gateway_failure: 0,
-    consecutive_local_origin_failure: 0,
-    split_external_local_origin_errors: false,
-    interval: Duration::from_secs(10),
-    base_ejection_time: Duration::from_secs(30),
-    max_ejection_time: Duration::from_secs(300),
-    max_ejection_percent: 50,
-};
-
-#[tokio::test(flavor = "local")]
-async fn an_endpoint_that_keeps_failing_is_left_out() {
-    let (bad, good) = (
-        Server::start(Speaks::Http1, async |_| reply(503, "bad")).await,
-        Server::start(Speaks::Http1, async |_| reply(200, "good")).await,
-    );
-    let test = Test::new(&[bad.address, good.address], |cluster| cluster.outlier = Some(OUTLIER));
-    let mut statuses = Vec::new();
-    for _ in 0..20 {
-        statuses.push(test.get().await.unwrap().0);
-    }
-    assert_eq!(statuses.iter().filter(|status| **status == 503).count(), 3);
-    assert!(statuses[6..].iter().all(|status| *status == 200), "{statuses:?}");
-}
-
-#[tokio::test(flavor = "local")]
-async fn an_endpoint_that_is_not_there_is_left_out() {
-    let test = Test::new(&[dead_address().await], |cluster| cluster.outlier = Some(OUTLIER));
-    for _ in 0..3 {
-        assert_eq!(test.send().await.unwrap_err().kind, ErrorKind::Connect);
-    }
-    let none = test.runtime().pick(&PickContext::default()).map(|_| ());
-    assert_eq!(none, Err(PickError::NoHealthyUpstream));
-}
-
-#[tokio::test(flavor = "local")]
-async fn grpc_is_judged_by_its_own_status() {
-    let server = Server::start(Speaks::Http2 { streams: 10 }, async |_| {
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", "14".parse().unwrap());
-        let frames = [Ok(Frame::data(Bytes::from_static(b"12345"))), Ok(Frame::trailers(trailers))];
-        let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
-        let mut reply = Response::new(body);
-        reply.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-        reply
-    })
-    .await;
-    let test = Test::new(&[server.address], |cluster| {
-        speak_http2(cluster);
-        cluster.outlier = Some(OUTLIER);
-    });
-    for _ in 0..3 {
-        let response = test.send().await.unwrap();
-        let body = response.into_body().collect().await.unwrap();
-        assert_eq!(body.trailers().unwrap()["grpc-status"], "14");
-    }
-    assert!(test.runtime().pick(&PickContext::default()).is_err());
 }
 
 #[tokio::test(flavor = "local")]
