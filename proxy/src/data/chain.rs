@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::sniff::Sniffed;
-use crate::config::listener::{FilterChain, FilterChainMatch, Listener};
+use crate::config::listener::{FilterChain, FilterChainMatch, Listener, TransportMatch};
 
 /// What the choice looks at.
 #[derive(Clone, Debug)]
@@ -21,14 +21,52 @@ pub struct Input {
     pub sniffed: Sniffed,
 }
 
-/// The chain for a connection; the default chain where none matches.
-pub fn choose<'a>(listener: &'a Listener, input: &Input) -> Option<&'a Arc<FilterChain>> {
+/// What a connection's first bytes have to tell before its chain can be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Questions {
+    /// Whether it is TLS, and what its ClientHello says.
+    pub tls: bool,
+    /// Whether it is HTTP.
+    pub http: bool,
+}
+
+impl Questions {
+    /// What the chains of this destination depend on, as far as the listener looks at first bytes at all.
+    ///
+    /// Where nothing depends on them nobody waits for them: a server may be the first to speak.
+    pub fn of(listener: &Listener, destination: SocketAddr) -> Self {
+        let chains = of_destination(listener, destination);
+        let protocols: [&[u8]; 3] = [b"http/1.0", b"http/1.1", b"h2c"];
+        let asks_tls = |matches: &FilterChainMatch| {
+            matches.transport.is_some()
+                || !matches.server_names.is_empty()
+                || !matches.application_protocols.is_empty()
+        };
+        let asks_http = |matches: &FilterChainMatch| {
+            matches.transport != Some(TransportMatch::Tls)
+                && matches.application_protocols.iter().any(|p| protocols.contains(&&**p))
+        };
+        Self {
+            tls: listener.inspect_tls && chains.iter().any(|chain| asks_tls(&chain.matches)),
+            http: listener.inspect_http && chains.iter().any(|chain| asks_http(&chain.matches)),
+        }
+    }
+}
+
+/// The chains for a destination, before the first bytes are asked.
+fn of_destination(listener: &Listener, destination: SocketAddr) -> Vec<&Arc<FilterChain>> {
     let mut chains: Vec<&Arc<FilterChain>> = listener.chains.iter().collect();
     narrow(&mut chains, |matches| match matches.destination_port {
         None => Some(0),
-        Some(port) => (port == input.destination.port()).then_some(1),
+        Some(port) => (port == destination.port()).then_some(1),
     });
-    narrow(&mut chains, |matches| longest(&matches.destination_ranges, input.destination));
+    narrow(&mut chains, |matches| longest(&matches.destination_ranges, destination));
+    chains
+}
+
+/// The chain for a connection; the default chain where none matches.
+pub fn choose<'a>(listener: &'a Listener, input: &Input) -> Option<&'a Arc<FilterChain>> {
+    let mut chains = of_destination(listener, input.destination);
     let name = input.sniffed.server_name.as_deref().unwrap_or_default();
     narrow(&mut chains, |matches| server_name_rank(&matches.server_names, name));
     narrow(&mut chains, |matches| match matches.transport {

@@ -15,7 +15,7 @@ use std::{
 use tokio::net::TcpStream;
 
 use super::{
-    chain::{self, Input},
+    chain::{self, Input, Questions},
     destination::{self, Destination},
     sniff::{self, Sniffed},
     stream::{Prefixed, Stream, Transport},
@@ -211,8 +211,10 @@ pub async fn serve(
     listener: &Arc<Listener>,
 ) {
     let Ends { local, peer, .. } = ends;
+    let destination = ends.destination.matched(local);
+    let questions = Questions::of(listener, destination);
     let sniffed = tokio::select! {
-        sniffed = sniff::sniff(listener, &mut stream) => sniffed,
+        sniffed = sniff::sniff(listener, questions, &mut stream) => sniffed,
         () = thread.last_chance() => return,
     };
     let sniffed = match sniffed {
@@ -222,7 +224,7 @@ pub async fn serve(
             return;
         }
     };
-    let input = Input { destination: ends.destination.matched(local), source: peer, sniffed };
+    let input = Input { destination, source: peer, sniffed };
     let Some(chain) = chain::choose(listener, &input).cloned() else {
         tracing::info!(%peer, %local, sniffed = ?input.sniffed, "no filter chain takes the connection");
         refuse(thread, listener, &ends, &input);

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    chain::Questions,
     client_hello::{self, Parsed},
     stream::Prefixed,
 };
@@ -59,17 +60,21 @@ pub enum SniffError {
     Io(#[source] io::Error),
 }
 
-/// Looks at the first bytes as the listener says.
+/// Looks at the first bytes for what has to be known of them, within the listener's time.
 ///
 /// # Errors
 /// The connection must be closed, see [`SniffError`].
-pub async fn sniff(listener: &Listener, stream: &mut Prefixed) -> Result<Sniffed, SniffError> {
-    if !listener.inspect_tls && !listener.inspect_http {
+pub async fn sniff(
+    listener: &Listener,
+    questions: Questions,
+    stream: &mut Prefixed,
+) -> Result<Sniffed, SniffError> {
+    if questions == Questions::default() {
         return Ok(Sniffed::default());
     }
     let deadline = listener.inspect_timeout.map(|limit| Instant::now() + limit);
     let mut buffer = BytesMut::with_capacity(1024);
-    let result = read_until_decided(listener, stream, &mut buffer, deadline).await;
+    let result = read_until_decided(questions, stream, &mut buffer, deadline).await;
     stream.unread(buffer.freeze());
     match result {
         Err(SniffError::TimedOut) if listener.continue_on_timeout => Ok(Sniffed::default()),
@@ -78,7 +83,7 @@ pub async fn sniff(listener: &Listener, stream: &mut Prefixed) -> Result<Sniffed
 }
 
 async fn read_until_decided(
-    listener: &Listener,
+    questions: Questions,
     stream: &mut Prefixed,
     buffer: &mut BytesMut,
     deadline: Option<Instant>,
@@ -91,7 +96,7 @@ async fn read_until_decided(
             .await
             .map_err(|_| SniffError::TimedOut)?
             .map_err(SniffError::Io)?;
-        let decision = decide(listener.inspect_tls, listener.inspect_http, buffer);
+        let decision = decide(questions.tls, questions.http, buffer);
         match decision {
             Decision::Is(sniffed) => return Ok(sniffed),
             Decision::Malformed => return Err(SniffError::Malformed),

@@ -106,6 +106,56 @@ fn a_permissive_workloads_chains_are_told_apart() {
 }
 
 #[test]
+fn first_bytes_are_asked_for_what_the_chains_of_their_port_depend_on() {
+    let port = |port, transport, list: &[&str]| FilterChainMatch {
+        destination_port: Some(port),
+        transport,
+        application_protocols: protocols(list),
+        ..FilterChainMatch::default()
+    };
+    let named = FilterChainMatch {
+        destination_port: Some(443),
+        server_names: vec!["a.example.com".into()],
+        ..FilterChainMatch::default()
+    };
+    let mut listener = listener(
+        vec![
+            chain("any", port(8080, None, &[])),
+            chain("plain", port(9000, Some(Raw), &[])),
+            chain("http", port(7000, Some(Raw), &["http/1.1", "h2c"])),
+            chain("anything", port(7000, None, &[])),
+            chain("mesh", port(7001, Some(Tls), &["istio", "http/1.1"])),
+            chain("alpn", port(7002, None, &["istio"])),
+            chain("http or alpn", port(7003, None, &["http/1.1"])),
+            chain("named", named),
+        ],
+        Some(chain("passthrough", FilterChainMatch::default())),
+    );
+    let questions = |tls, http| Questions { tls, http };
+    let ports = [8080, 9000, 7000, 7001, 7002, 7003, 443, 1234];
+    let ask = |listener: &Listener| {
+        ports.map(|port| {
+            Questions::of(listener, SocketAddr::new("127.20.1.1".parse().unwrap(), port))
+        })
+    };
+    let asked = [
+        questions(false, false),
+        questions(true, false),
+        questions(true, true),
+        questions(true, false),
+        questions(true, false),
+        questions(true, true),
+        questions(true, false),
+        questions(false, false),
+    ];
+    assert_eq!(ask(&listener), asked);
+    listener.inspect_http = false;
+    assert_eq!(ask(&listener), asked.map(|asked| Questions { http: false, ..asked }));
+    listener.inspect_tls = false;
+    assert_eq!(ask(&listener), ports.map(|_| Questions::default()));
+}
+
+#[test]
 fn without_a_default_a_connection_that_matches_nothing_has_no_chain() {
     let listener = Listener { default_chain: None, ..permissive() };
     assert_eq!(chosen(&listener, &input(1234, Raw, "", &[])), None);

@@ -371,6 +371,30 @@ fn bytes_are_proxied_with_tls_and_peer_exchange_and_sniffed_apart_from_http() {
 }
 
 #[test]
+fn a_server_may_speak_first_where_nothing_depends_on_the_clients_bytes() {
+    run(async {
+        let greeting = raw_backend(|mut stream| async move {
+            let _ = stream.write_all(b"220 ready").await;
+            let _ = stream.shutdown().await;
+        })
+        .await;
+        let proxy = Proxy::new(config_of(Vec::new(), Vec::new()));
+        let port = proxy.listen(Destination::Inbound).await;
+        // Another port's chains need the first bytes, which would be waited for without end.
+        let mut plain = tcp_chain("inbound|9000||");
+        plain.matches.destination_port = Some(port.port());
+        let mut other = mutual_tls(tcp_chain("inbound|9000||"), &["istio"]);
+        other.matches.destination_port = Some(port.port() ^ 1);
+        let listener = Listener { inspect_timeout: None, ..inbound(vec![plain, other]) };
+        proxy.swap(config_of(vec![listener], vec![cluster("inbound|9000||", &[greeting])]));
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "220 ready");
+    });
+}
+
+#[test]
 fn a_connections_task_is_small() {
     run(async {
         let proxy = Proxy::new(config_of(Vec::new(), Vec::new()));
