@@ -7,13 +7,13 @@ pub mod authority;
 pub mod bench;
 pub mod block;
 pub mod bounds;
-pub mod client;
 pub mod demo;
 pub mod envoy;
-pub mod load;
 pub mod memory;
 pub mod mesh;
 pub mod metrics;
 pub mod process;
 pub mod programs;
 pub mod wait;
+
+pub use weft_samples::{load, request as client};

@@ -3,13 +3,15 @@
 
 use std::{
     io,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use hickory_resolver::TokioResolver;
 use http::Uri;
 use http_body_util::Full;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -64,9 +66,33 @@ impl Dialer {
 async fn dial(target: &Uri) -> io::Result<TcpStream> {
     let host = target.host().ok_or_else(|| io::Error::other("no host to connect to"))?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, target.port_u16().unwrap_or(80))).await?;
+    connect(host, target.port_u16().unwrap_or(80)).await
+}
+
+/// Opens a TCP connection to a name or an address.
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses: Vec<IpAddr> = match host.parse() {
+        Ok(address) => vec![address],
+        Err(_) => resolver()?.lookup_ip(host).await.map_err(io::Error::other)?.iter().collect(),
+    };
+    let addresses: Vec<SocketAddr> =
+        addresses.into_iter().map(|address| (address, port).into()).collect();
+    let stream = TcpStream::connect(&addresses[..]).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Looks names up as `resolv.conf` says. Not by the C library, which a static binary cannot fully have; nothing is
+/// remembered, so that a name is found as soon as it is there.
+fn resolver() -> io::Result<&'static TokioResolver> {
+    static RESOLVER: OnceLock<TokioResolver> = OnceLock::new();
+    if let Some(resolver) = RESOLVER.get() {
+        return Ok(resolver);
+    }
+    let mut builder = TokioResolver::builder_tokio().map_err(io::Error::other)?;
+    builder.options_mut().cache_size = 0;
+    let resolver = builder.build().map_err(io::Error::other)?;
+    Ok(RESOLVER.get_or_init(|| resolver))
 }
 
 impl Service<Uri> for Dialer {

@@ -7,6 +7,8 @@
 pub mod answer;
 pub mod client;
 pub mod control;
+pub mod load;
+pub mod request;
 pub mod role;
 pub mod server;
 pub mod settings;

@@ -15,6 +15,8 @@ pub enum Role {
     UserService,
     /// Takes the money; calls nobody.
     PaymentService,
+    /// Stands for customers: calls what its tunnel is asked to call.
+    Load,
 }
 
 /// A call that a role makes to answer a request.
@@ -46,6 +48,7 @@ impl Role {
             Self::OrderService => "order-service",
             Self::UserService => "user-service",
             Self::PaymentService => "payment-service",
+            Self::Load => "load",
         }
     }
 

@@ -3,10 +3,11 @@
 mod grpc;
 mod http;
 mod tcp;
+mod tunnel;
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -40,6 +41,16 @@ pub(crate) struct App {
 
 async fn listen(settings: &Settings, port: u16) -> io::Result<TcpListener> {
     let address = SocketAddr::new(settings.address, port);
+    match bind(address).await {
+        // A machine without IPv6.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            bind((Ipv4Addr::UNSPECIFIED, port).into()).await
+        }
+        bound => bound,
+    }
+}
+
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|e| io::Error::new(e.kind(), format!("cannot listen on {address}: {e}")))
 }
@@ -53,6 +64,10 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> io::Result<
     let grpc = listen(&settings, settings.grpc_port).await?;
     let echo = listen(&settings, settings.echo_port).await?;
     let greet = listen(&settings, settings.greet_port).await?;
+    let tunnel = match settings.tunnel {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let greeting = format!("220 {} {} ready\r\n", settings.role, settings.app_version);
     let dialer = Dialer::from_env();
     let client = http_client(dialer.clone(), true);
@@ -65,8 +80,11 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> io::Result<
         payment: OnceLock::new(),
     });
 
-    let tcp =
-        [tokio::spawn(tcp::serve(echo, String::new())), tokio::spawn(tcp::serve(greet, greeting))];
+    let mut tcp = vec![
+        tokio::spawn(tcp::serve(echo, String::new())),
+        tokio::spawn(tcp::serve(greet, greeting)),
+    ];
+    tcp.extend(tunnel.map(|listener| tokio::spawn(tunnel::serve(listener))));
     let grpc = tokio::spawn(grpc::serve(grpc, Arc::clone(&app), stop.clone()));
     serve_http(http, app, stop).await;
     for task in tcp {

@@ -1,6 +1,6 @@
 //! The command line of `weft-sample`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Parser;
 
@@ -19,7 +19,10 @@ use crate::role::Role;
       GET  /_sample/counters             what arrived so far\n\
       POST /_sample/fail?status=503&next=5   fail the next 5 requests (or rate=10: that many percent)\n\
       POST /_sample/reset                forget both\n\
-      GET  /ws                           WebSocket echo"
+      GET  /_sample/ready                200, counted nowhere: for probes\n  \
+      GET  /ws                           WebSocket echo\n\n\
+      On the tunnel's address: CONNECT and absolute URIs are called as this application would call them;\n  \
+      POST /load {\"uri\": ..., \"rate\": 20}    call it so many times a second; DELETE /load ends that with a report"
 )]
 pub struct Settings {
     /// The service to be.
@@ -46,6 +49,10 @@ pub struct Settings {
     /// TCP: speaks first, then sends back what it gets.
     #[arg(long, default_value_t = 9001)]
     pub greet_port: u16,
+    /// Lends the application's client to whoever reaches this address, which should be a loopback one: an explicit
+    /// HTTP proxy, and a generator of load.
+    #[arg(long, env = "SAMPLE_TUNNEL")]
+    pub tunnel: Option<SocketAddr>,
     /// Port of the services' HTTP endpoints.
     #[arg(long, default_value_t = 80)]
     pub upstream_http_port: u16,

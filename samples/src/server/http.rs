@@ -58,6 +58,7 @@ pub(super) fn service(
     let router = Router::new()
         .route("/_sample/counters", get(counters))
         .route("/_sample/fail", post(plan))
+        .route("/_sample/ready", get(StatusCode::OK))
         .route("/_sample/reset", post(reset))
         .route("/ws", any(websocket))
         .fallback(answer)

@@ -11,9 +11,10 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::client::{Client, Reply};
+use crate::request::{Client, Reply};
 
 /// Requests in flight at most; those beyond wait, and their latency shows it.
 const MAX_IN_FLIGHT: usize = 512;
@@ -22,7 +23,7 @@ const MAX_IN_FLIGHT: usize = 512;
 const MAX_FAILURES: usize = 20;
 
 /// What happened to the requests.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Requests sent.
     pub sent: u64,
@@ -62,6 +63,12 @@ impl Report {
             self.sent,
             self.failures
         );
+    }
+
+    /// Keeps so many latencies as show how they are spread.
+    pub fn thin_out(&mut self) {
+        let step = self.latencies.len().div_ceil(10_000).max(1);
+        self.latencies = self.latencies.iter().copied().step_by(step).collect();
     }
 
     fn note(&mut self, outcome: Result<(), String>, latency: Duration) {

@@ -6,10 +6,14 @@ use anyhow::Context;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use weft_samples::{
+
+use crate::{
     answer::Answer,
     client::{Dialer, http_client},
 };
+
+/// Marks an answer of a tunnel that has none from whom it asked.
+pub(crate) const TUNNEL_ERROR: &str = "x-sample-tunnel-error";
 
 /// Answers beyond this are refused.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -58,7 +62,7 @@ pub fn request(method: Method, uri: &str, headers: &[(&str, &str)]) -> Request<F
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    request.body(Full::default()).expect("tests write valid requests")
+    request.body(Full::default()).expect("callers write valid requests")
 }
 
 impl Client {
@@ -69,7 +73,6 @@ impl Client {
 
     /// Connects to what the request names.
     pub fn direct() -> Self {
-        // Every destination of the mesh on one machine is an IP address, so no proxy can apply by accident.
         Self { inner: http_client(Dialer::direct(), false) }
     }
 
@@ -81,6 +84,9 @@ impl Client {
         let what = format!("{} {}", request.method(), request.uri());
         let response = self.inner.request(request).await.with_context(|| what.clone())?;
         let (parts, body) = response.into_parts();
+        if let Some(error) = parts.headers.get(TUNNEL_ERROR) {
+            anyhow::bail!("{what}: {}", String::from_utf8_lossy(error.as_bytes()));
+        }
         let body = Limited::new(body, MAX_BODY).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!(error)).context(what)?.to_bytes();
         Ok(Reply { status: parts.status, headers: parts.headers, body })
