@@ -9,6 +9,7 @@ pub mod block;
 pub mod bounds;
 pub mod demo;
 pub mod envoy;
+pub mod kube;
 pub mod memory;
 pub mod mesh;
 pub mod metrics;

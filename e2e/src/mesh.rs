@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use pod::Pod;
-pub use workload::{PROXY_PORTS, Parts, Workload};
+pub use workload::{APP_PORT, PROXY_PORTS, Parts, Workload};
 
 /// The operator's port for configuration and certificates.
 pub const CONTROL_PORT: u16 = 15012;
