@@ -2,6 +2,7 @@
 //!
 //! One control thread keeps [`config::ProxyConfig`] current; N data threads read it and move bytes.
 
+pub mod capture;
 pub mod config;
 pub mod control;
 pub mod data;

@@ -6,14 +6,20 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weft_proxy::{
-    control, data, logging,
-    settings::{Cli, Command, Settings},
+    capture, control, data, logging,
+    settings::{Cli, Command, Settings, SidecarArgs},
     shared::Shared,
 };
 
 fn main() -> anyhow::Result<()> {
-    let Command::Sidecar(args) = Cli::parse().command;
-    let settings = Settings::try_from(*args)?;
+    match Cli::parse().command {
+        Command::Sidecar(args) => sidecar(*args),
+        Command::Init(args) => Ok(capture::init::run(&args, &mut std::io::stdout().lock())?),
+    }
+}
+
+fn sidecar(args: SidecarArgs) -> anyhow::Result<()> {
+    let settings = Settings::try_from(args)?;
     let log = logging::init(&settings.log_level, settings.log_format)?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -247,7 +247,7 @@ impl Settings {
             "--concurrency=1",
         ])
         .expect("arguments are valid");
-        let Command::Sidecar(args) = cli.command;
+        let Command::Sidecar(args) = cli.command else { panic!("another command") };
         Self::try_from(*args).expect("settings are valid")
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
 use super::duration::parse_duration;
+use crate::capture::settings::InitArgs;
 
 /// Weft's data plane: the proxy that runs beside every workload.
 ///
@@ -32,6 +33,11 @@ pub enum Command {
     /// --drain-duration.
     #[command(after_help = EXAMPLE)]
     Sidecar(Box<SidecarArgs>),
+    /// Capture the connections of this network namespace: the step before a pod's containers start.
+    ///
+    /// Writes packet rules (nftables) in one transaction and reads them back; a second run replaces what the first wrote.
+    /// Needs NET_ADMIN.
+    Init(Box<InitArgs>),
 }
 
 const EXAMPLE: &str = "\

@@ -17,7 +17,10 @@ const NEEDED: &[&str] = &[
 
 fn settings(more: &[&str]) -> Result<Settings, SettingsError> {
     let Command::Sidecar(args) =
-        Cli::try_parse_from(NEEDED.iter().chain(more)).expect("arguments parse").command;
+        Cli::try_parse_from(NEEDED.iter().chain(more)).expect("arguments parse").command
+    else {
+        panic!("another command")
+    };
     Settings::try_from(*args)
 }
 
@@ -90,7 +93,9 @@ fn values_of_another_form_are_refused() {
         let arguments = NEEDED.iter().chain([&argument]);
         assert!(Cli::try_parse_from(arguments).is_err(), "{argument}");
     }
-    let Command::Sidecar(mut args) = Cli::try_parse_from(NEEDED).unwrap().command;
+    let Command::Sidecar(mut args) = Cli::try_parse_from(NEEDED).unwrap().command else {
+        panic!("another command")
+    };
     args.control_plane = "localhost".into();
     assert_eq!(
         Settings::try_from(*args).unwrap_err(),
