@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::names as annotation;
 pub use self::capture::Interception;
+use self::names as annotation;
 pub(crate) use self::{capture::Capture, proxy_config::ProxyConfig};
 use crate::{
     config::{InjectConfig, NativeSidecars, ReadinessConfig, Resources},
@@ -55,11 +55,11 @@ impl LogLevel {
 
 /// Whether a text has the form `warn,weft_proxy::net=debug`.
 fn is_directives(text: &str) -> bool {
-    let level = |level: &str| {
-        matches!(level, "trace" | "debug" | "info" | "warn" | "error" | "off")
-    };
+    let level =
+        |level: &str| matches!(level, "trace" | "debug" | "info" | "warn" | "error" | "off");
     let target = |target: &str| {
-        !target.is_empty() && target.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
+        !target.is_empty()
+            && target.bytes().all(|b| b.is_ascii_alphanumeric() || b"_:-".contains(&b))
     };
     text.split(',').all(|directive| match directive.split_once('=') {
         Some((name, value)) => target(name) && level(value),
@@ -275,11 +275,9 @@ impl<'a> Reader<'a> {
         let proxy_config =
             read.unwrap_or_else(|| ProxyConfig::unchecked(config.default_config.clone()));
         if self.annotations.contains_key(annotation::PROXY_CONFIG) {
-            self.warnings.extend(
-                proxy_config
-                    .without_effect(&config.default_config)
-                    .map(|field| format!("{}: {field} has no effect in Weft", annotation::PROXY_CONFIG)),
-            );
+            self.warnings.extend(proxy_config.without_effect(&config.default_config).map(
+                |field| format!("{}: {field} has no effect in Weft", annotation::PROXY_CONFIG),
+            ));
         }
         proxy_config
     }
@@ -337,7 +335,8 @@ fn named_objects(text: &str, required: &[&str]) -> Result<Vec<Value>, String> {
     };
     for object in &objects {
         for key in required {
-            let there = object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+            let there =
+                object.get(*key).and_then(Value::as_str).is_some_and(|text| !text.is_empty());
             if !there {
                 return Err(format!("an entry has no {key}"));
             }

@@ -45,7 +45,11 @@ impl Metrics {
         for (name, help, counter) in [
             ("sidecar_injection_requests", "Pods that injection was asked for", &metrics.requests),
             ("sidecar_injection_success", "Pods that got a proxy", &metrics.successes),
-            ("sidecar_injection_failure", "Pods refused, and unreadable requests", &metrics.failures),
+            (
+                "sidecar_injection_failure",
+                "Pods refused, and unreadable requests",
+                &metrics.failures,
+            ),
             ("sidecar_injection_skip", "Pods that are to have no proxy", &metrics.skips),
         ] {
             registry.register(name, help, counter.clone());

@@ -88,7 +88,12 @@ mod tests {
         };
         for (pod, expected) in [
             (
-                owned("ReplicaSet", "apps/v1", "web-5d4f8b", json!({"pod-template-hash": "5d4f8b"})),
+                owned(
+                    "ReplicaSet",
+                    "apps/v1",
+                    "web-5d4f8b",
+                    json!({"pod-template-hash": "5d4f8b"}),
+                ),
                 ("apps/v1", "Deployment", "web"),
             ),
             (owned("ReplicaSet", "apps/v1", "web", json!({})), ("apps/v1", "ReplicaSet", "web")),

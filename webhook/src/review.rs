@@ -86,10 +86,8 @@ pub(crate) struct Answer {
 impl Review {
     pub(crate) fn read(body: &[u8]) -> Result<Self, ReviewError> {
         let Envelope { api_version, kind, request } = serde_json::from_slice(body)?;
-        let known = matches!(
-            api_version.as_str(),
-            "admission.k8s.io/v1" | "admission.k8s.io/v1beta1"
-        );
+        let known =
+            matches!(api_version.as_str(), "admission.k8s.io/v1" | "admission.k8s.io/v1beta1");
         if !known || kind != "AdmissionReview" {
             return Err(ReviewError::Kind { api_version, kind });
         }

@@ -67,11 +67,7 @@ pub fn router(state: State) -> Router {
         .with_state(state)
 }
 
-async fn inject_pod(
-    Extract(state): Extract<State>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn inject_pod(Extract(state): Extract<State>, headers: HeaderMap, body: Bytes) -> Response {
     let metrics = &state.metrics;
     metrics.requests.inc();
     let review = match read(&headers, &body) {
@@ -213,7 +209,8 @@ fn check(config: &InjectConfig) -> Result<(), String> {
             },
         },
     });
-    let review = Review::read(question.to_string().as_bytes()).map_err(|error| error.to_string())?;
+    let review =
+        Review::read(question.to_string().as_bytes()).map_err(|error| error.to_string())?;
     let answer = match injection(&review.request, config)? {
         Injection::Injected(answer) => answer,
         Injection::Skipped(skip) => return Err(format!("the pod got no proxy: {skip}")),

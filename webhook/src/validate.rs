@@ -39,9 +39,7 @@ impl Judgement {
                 Answer { warnings: warning.into_iter().collect(), ..Answer::default() }
             }
             Self::Accepted { warnings } => Answer { warnings, ..Answer::default() },
-            Self::Refused { message, .. } => {
-                Answer { denied: Some(message), ..Answer::default() }
-            }
+            Self::Refused { message, .. } => Answer { denied: Some(message), ..Answer::default() },
         }
     }
 }
@@ -109,7 +107,8 @@ fn placed(request: &Request) -> Value {
     }
     let metadata = json::object_mut(&mut object, "metadata");
     metadata.remove("managedFields");
-    if let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) {
+    if let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty())
+    {
         metadata.entry("namespace").or_insert_with(|| json!(namespace));
     }
     if metadata.get("name").is_none()

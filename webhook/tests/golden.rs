@@ -37,7 +37,8 @@ fn pods_become_what_the_golden_files_say() {
     for (name, pod) in pods() {
         let (injected, warnings) = injected(&pod);
         let text = serde_saphyr::to_string(&injected).unwrap();
-        let text = warnings.iter().map(|warning| format!("# {warning}\n")).collect::<String>() + &text;
+        let text =
+            warnings.iter().map(|warning| format!("# {warning}\n")).collect::<String>() + &text;
         let path = golden().join(format!("{name}.injected.yaml"));
         if std::env::var_os("WEFT_BLESS").is_some() {
             fs::write(&path, &text).unwrap();

@@ -169,8 +169,7 @@ struct Place {
 
 /// Checks each item of a list.
 fn items(text: &str, check: impl Fn(&str) -> Result<(), String>) -> Result<String, String> {
-    let items: Vec<_> =
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let items: Vec<_> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
     items.iter().try_for_each(|item| check(item))?;
     Ok(items.join(","))
 }

@@ -61,8 +61,9 @@ impl ProxyConfig {
     pub(super) fn merged(base: &Object, text: &str) -> Result<Self, String> {
         let over = match text {
             "" => Object::new(),
-            text => serde_saphyr::from_str::<Object>(text)
-                .map_err(|error| format!("is not a ProxyConfig: {}", first_line(&error.to_string())))?,
+            text => serde_saphyr::from_str::<Object>(text).map_err(|error| {
+                format!("is not a ProxyConfig: {}", first_line(&error.to_string()))
+            })?,
         };
         let mut merged = Value::Object(base.clone());
         json::merge(&mut merged, Value::Object(over));

@@ -88,7 +88,8 @@ fn merge_list(list: &mut Vec<Value>, over: &Value, keys: &[&str]) {
             keys.iter().all(|key| {
                 // A port whose protocol is not said is of TCP.
                 let default = json!("TCP");
-                let of = |value: &Value| value.get(*key).cloned().unwrap_or_else(|| default.clone());
+                let of =
+                    |value: &Value| value.get(*key).cloned().unwrap_or_else(|| default.clone());
                 of(other) == of(item)
             })
         };

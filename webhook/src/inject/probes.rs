@@ -25,8 +25,10 @@ impl Injection<'_> {
     /// Points probes and hooks at the agent. Answers the variable that tells the agent what they were.
     pub(super) fn rewrite_probes(&mut self) -> Option<Value> {
         let agent = self.settings.status_port.filter(|_| self.settings.rewrite_probes)?;
-        let ports: BTreeMap<String, Ports> =
-            self.applications().map(|container| (container.name.clone(), ports(container))).collect();
+        let ports: BTreeMap<String, Ports> = self
+            .applications()
+            .map(|container| (container.name.clone(), ports(container)))
+            .collect();
         let mut probers = json::Object::new();
         let spec = self.spec();
         for key in ["containers", "initContainers"] {
@@ -38,14 +40,18 @@ impl Injection<'_> {
                 for (field, path) in PROBES {
                     let path = format!("/app-health/{name}/{path}");
                     let probe = container.get_mut(field);
-                    if let Some(before) = probe.and_then(|probe| redirect(probe, &path, agent, ports)) {
+                    if let Some(before) =
+                        probe.and_then(|probe| redirect(probe, &path, agent, ports))
+                    {
                         probers.insert(path, before);
                     }
                 }
                 for (field, path) in HOOKS {
                     let path = format!("/app-lifecycle/{name}/{path}");
-                    let hook = container.get_mut("lifecycle").and_then(|hooks| hooks.get_mut(field));
-                    if let Some(before) = hook.and_then(|hook| redirect(hook, &path, agent, ports)) {
+                    let hook =
+                        container.get_mut("lifecycle").and_then(|hooks| hooks.get_mut(field));
+                    if let Some(before) = hook.and_then(|hook| redirect(hook, &path, agent, ports))
+                    {
                         probers.insert(path, before);
                     }
                 }
@@ -63,7 +69,8 @@ fn ports(container: &Container) -> Ports {
 
 /// Points one probe or hook at the agent and answers what the agent is to do; `None` leaves it as it is.
 fn redirect(probe: &mut Value, path: &str, agent: u16, ports: &Ports) -> Option<Value> {
-    let handler = *HANDLERS.iter().find(|handler| probe.get(**handler).is_some_and(Value::is_object))?;
+    let handler =
+        *HANDLERS.iter().find(|handler| probe.get(**handler).is_some_and(Value::is_object))?;
     let mut asked = probe[handler].clone();
     let port = match &asked["port"] {
         Value::String(name) => match name.parse::<u16>() {

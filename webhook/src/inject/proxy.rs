@@ -86,9 +86,7 @@ impl Injection<'_> {
     fn environment(&self) -> Vec<Value> {
         let (settings, config) = (&self.settings, self.config);
         let discovery = settings.discovery_address.as_str();
-        let field = |name: &str, path: &str| {
-            json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
-        };
+        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
         let interception = match settings.template {
             Template::Sidecar => settings.capture.mode,
             Template::Gateway => Interception::None,

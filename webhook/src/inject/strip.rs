@@ -51,7 +51,8 @@ pub fn strip(pod: &mut Value) -> Result<(), Problem> {
     ] {
         let names = names.unwrap_or_default();
         if !names.is_empty() {
-            json::list_mut(spec, key).retain(|item| !names.iter().any(|name| name == json::name(item)));
+            json::list_mut(spec, key)
+                .retain(|item| !names.iter().any(|name| name == json::name(item)));
         }
     }
     json::list_mut(spec, "containers").extend(overrides.containers);

@@ -11,7 +11,8 @@ const POD: &str = "istio-podinfo";
 
 impl Injection<'_> {
     pub(super) fn mounts(&self) -> Vec<Value> {
-        let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
+        let mount =
+            |name: &str, path: &str| json!({"name": name, "mountPath": path, "readOnly": true});
         let mut mounts = vec![
             mount(TOKEN, "/var/run/secrets/tokens"),
             mount(ROOT, "/var/run/secrets/istio"),
