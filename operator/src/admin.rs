@@ -6,7 +6,10 @@
 mod connected;
 mod mesh;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -18,13 +21,14 @@ use axum::{
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use weft_xds::Connections;
 
 use crate::{
     exposition,
     mesh::{LatestView, View},
+    source::{Report, Severity},
 };
 
 /// Stopping does not wait longer for those who still ask.
@@ -46,38 +50,52 @@ const HELP: &str = "\
 #[derive(Clone)]
 pub struct Admin(Arc<Inner>);
 
-struct Inner {
-    view: LatestView,
-    connections: Connections,
-    registry: Registry,
-    trust_domain: Arc<str>,
+/// Where what is shown comes from.
+pub struct Inner {
+    /// The mesh, once the source was read.
+    pub view: LatestView,
+    /// The proxies.
+    pub connections: Connections,
+    /// The metrics.
+    pub registry: Registry,
+    /// The trust domain of certificates. Set when proxies are served.
+    pub trust_domain: Arc<OnceLock<Arc<str>>>,
+    /// The state of the source, where there is something to say before it was read.
+    pub report: Option<watch::Receiver<Arc<Report>>>,
+    /// Cancelled when nobody should come any more.
+    pub stopping: CancellationToken,
 }
 
 impl Admin {
     /// Everything that is shown.
-    pub fn new(
-        view: LatestView,
-        connections: Connections,
-        registry: Registry,
-        trust_domain: Arc<str>,
-    ) -> Self {
-        Self(Arc::new(Inner { view, connections, registry, trust_domain }))
+    pub fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
     }
 
     fn view(&self) -> Option<Arc<View>> {
-        self.0.view.load_full()
+        self.0.view.borrow().clone()
     }
 
     fn show(&self, make: impl FnOnce(&View) -> Value) -> Response {
         match self.view() {
             Some(view) => Json(make(&view)).into_response(),
-            None => not_ready(),
+            None => self.not_ready(),
         }
+    }
+
+    fn not_ready(&self) -> Response {
+        let mut reason = "the source was not read yet\n".to_owned();
+        if let Some(report) = &self.0.report {
+            let report = report.borrow();
+            let problems = report.problems.iter().filter(|p| p.severity == Severity::Error);
+            problems.for_each(|problem| reason.extend([problem.message.as_str(), "\n"]));
+        }
+        unavailable(reason)
     }
 }
 
-fn not_ready() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the source was not read yet\n").into_response()
+fn unavailable(reason: String) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
 }
 
 /// Serves until the signal.
@@ -118,9 +136,11 @@ fn router(admin: Admin) -> Router {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    match admin.view() {
-        Some(_) => "ready\n".into_response(),
-        None => not_ready(),
+    match (admin.view(), admin.0.trust_domain.get()) {
+        _ if admin.0.stopping.is_cancelled() => unavailable("stopping\n".to_owned()),
+        (Some(_), Some(_)) => "ready\n".into_response(),
+        (Some(_), None) => unavailable("the authority is not known yet\n".to_owned()),
+        (None, _) => admin.not_ready(),
     }
 }
 
@@ -162,11 +182,16 @@ async fn configz(State(admin): State<Admin>) -> Response {
 }
 
 async fn status(State(admin): State<Admin>) -> Response {
-    let trust_domain = admin.0.trust_domain.clone();
+    if admin.view().is_none()
+        && let Some(report) = &admin.0.report
+    {
+        return Json(json!({ "source": **report.borrow() })).into_response();
+    }
+    let trust_domain = admin.0.trust_domain.get().cloned();
     admin.show(|view| {
         json!({
             "version": view.snapshot.version,
-            "trustDomain": *trust_domain,
+            "trustDomain": trust_domain.as_deref(),
             "meshTrustDomain": *view.snapshot.mesh.trust_domain,
             "source": *view.report,
             "resources": mesh::conditions(view),

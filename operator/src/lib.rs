@@ -4,7 +4,9 @@
 //! ([`server`]). [`Operator`] wires them; the program's `main` adds logging and signals.
 
 mod admin;
+mod backoff;
 mod exposition;
+pub mod kubernetes;
 pub mod mesh;
 mod operator;
 pub mod server;
@@ -12,6 +14,7 @@ pub mod settings;
 pub mod source;
 pub mod telemetry;
 pub mod tls;
+mod webhooks;
 
 pub use operator::{Operator, run};
 pub use settings::Settings;

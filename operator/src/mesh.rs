@@ -5,13 +5,12 @@
 
 use std::{sync::Arc, thread};
 
-use arc_swap::ArcSwapOption;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::{mpsc::Receiver, watch};
 use weft_core::{diagnosis::Diagnoses, snapshot::Snapshot};
 use weft_index::Index;
 use weft_xds::SnapshotSender;
@@ -30,7 +29,7 @@ pub struct View {
 }
 
 /// The latest view; `None` until the source was read for the first time.
-pub type LatestView = Arc<ArcSwapOption<View>>;
+pub type LatestView = watch::Receiver<Option<Arc<View>>>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabels {
@@ -99,7 +98,7 @@ pub struct MeshTask {
     /// Where snapshots go.
     pub snapshots: Arc<SnapshotSender<Snapshot>>,
     /// Where the view goes.
-    pub view: LatestView,
+    pub view: watch::Sender<Option<Arc<View>>>,
     /// Counts.
     pub metrics: Metrics,
     /// The trust domain that certificates are for, once there is one.
@@ -140,8 +139,9 @@ impl MeshTask {
             match event {
                 Event::Apply(object) => self.index.apply(object),
                 Event::Delete(key) => self.index.delete(key.kind, &key.namespace, &key.name),
-                Event::Invalid { key, problems } => {
-                    self.index.report_invalid(key.kind, &key.namespace, &key.name, problems)
+                Event::Invalid { key, generation, problems } => {
+                    let reference = key.kind.reference(&key.namespace, &key.name);
+                    self.index.reject(&reference, key.kind, generation, problems)
                 }
             };
         }
@@ -155,7 +155,7 @@ impl MeshTask {
             diagnoses: self.index.diagnoses().clone(),
             report: batch.report,
         };
-        self.view.store(Some(Arc::new(view)));
+        self.view.send_replace(Some(Arc::new(view)));
         if !change.is_empty() {
             if change.all {
                 self.check_trust_domain(&snapshot);

@@ -1,26 +1,33 @@
 //! Wires the operator: what is started in which order, and stopped.
 //!
 //! Sockets are bound first (a mistake shows at once, early callers wait in the queue), then the source is read, and
-//! only then anybody is served: proxies that outlived an operator must not be told of an empty mesh.
+//! only then proxies are served: those that outlived an operator must not be told of an empty mesh. The administration
+//! port answers from the start.
 
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 use prometheus_client::registry::Registry;
 use time::OffsetDateTime;
-use tokio::{net::TcpListener, task::JoinHandle, time::interval};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use weft_ca::{
     authority::{Authority, AuthorityStore},
     service::{CertificateService, LifetimePolicy},
     state::StateDir,
-    token::{LocalVerifier, TokenKey},
+    token::{LocalVerifier, TokenKey, TokenVerifier},
 };
 use weft_core::mesh::MeshConfig;
 use weft_index::{Index, mesh_config};
@@ -28,11 +35,15 @@ use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 
 use crate::{
     admin::{self, Admin},
+    kubernetes::{Cluster, MESH_CONFIG, authority, token_review::TokenReviewer},
     mesh::{self, LatestView, MeshTask},
     server::{self, Server},
     settings::{Settings, Source},
-    source::{Batch, first_seen::FirstSeen, folder::Folder, watch},
+    source::{
+        Batch, Report, first_seen::FirstSeen, folder::Folder, kubernetes, watch as folder_watch,
+    },
     tls::TlsStore,
+    webhooks,
 };
 
 /// How often certificates are looked after.
@@ -54,57 +65,84 @@ pub struct Operator {
     tasks: Vec<JoinHandle<()>>,
 }
 
+/// Where resources come from, and where the operator's state is kept.
+enum Home {
+    Folder { state: StateDir, source: PathBuf },
+    Cluster { cluster: Cluster, webhooks: TcpListener },
+}
+
+/// The source, followed.
+struct Followed {
+    batches: mpsc::Receiver<Batch>,
+    /// What there is to say before the first batch.
+    report: Option<watch::Receiver<Arc<Report>>>,
+}
+
 impl Operator {
-    /// Starts an operator that stops on the signal. It serves when this returns.
+    /// Starts an operator that stops on the signal. It serves when this returns, unless the signal came before.
     ///
     /// # Errors
-    /// When a setting makes no sense, a socket cannot be bound, or the folders cannot be used.
+    /// When a setting makes no sense, a socket cannot be bound, or the state cannot be used.
     pub async fn start(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let listener = bind(settings.listen, "--listen").await?;
         let admin_listener = bind(settings.admin, "--admin").await?;
         let (address, admin_address) = (listener.local_addr()?, admin_listener.local_addr()?);
-        let state = state_dir(&settings)?;
+        let home = Home::open(&settings).await?;
+        let stop = delayed(&shutdown, settings.stop_delay);
 
         let mut registry = Registry::default();
-        let view = LatestView::default();
+        let (view_sender, view) = watch::channel(None);
         let snapshots = Arc::new(SnapshotSender::new());
         let mut task = MeshTask {
-            index: Index::new(base_mesh(&settings)?),
+            index: home.index(base_mesh(&settings)?),
             snapshots: snapshots.clone(),
-            view: view.clone(),
+            view: view_sender,
             metrics: mesh::Metrics::register(&mut registry),
             trust_domain: None,
         };
-        let mut batches = follow(&settings.source, state.clone())?;
-        let first = batches.recv().await.context("the source ended before it was read")?;
+        let Followed { mut batches, report } = home.follow(&stop)?;
+        let ca_metrics = weft_ca::metrics::Metrics::register(&mut registry);
+        let server_metrics = server::Metrics::register(&mut registry);
+        let ads = AdsServer::new(
+            MeshResolver,
+            snapshots.subscribe(),
+            &mut registry,
+            stop.clone(),
+            home.ads_options(&view),
+        );
+        let known_trust_domain = Arc::new(OnceLock::new());
+        let admin = Admin::new(admin::Inner {
+            view: view.clone(),
+            connections: ads.connections(),
+            registry,
+            trust_domain: known_trust_domain.clone(),
+            report,
+            stopping: shutdown.clone(),
+        });
+        let mut tasks = vec![tokio::spawn(admin::serve(admin_listener, admin, stop.clone()))];
+        let started = Self { address, admin: admin_address, tasks: Vec::new() };
+
+        let first = tokio::select! {
+            first = batches.recv() => first.context("the source ended before it was read")?,
+            () = shutdown.cancelled() => return Ok(Self { tasks, ..started }),
+        };
         task.apply(first);
         let trust_domain = trust_domain(&settings, &view);
         task.trust_domain = Some(trust_domain.clone());
-
-        let ca_metrics = weft_ca::metrics::Metrics::register(&mut registry);
         let now = OffsetDateTime::now_utc();
-        let authority = AuthorityStore::open(state.clone(), &trust_domain, now)
-            .context("the authority cannot be used")?;
-        let authority = Arc::new(authority);
+        let authority = tokio::select! {
+            authority = home.authority(&trust_domain, now) => Arc::new(authority?),
+            () = shutdown.cancelled() => return Ok(Self { tasks, ..started }),
+        };
         publish_expiry(&ca_metrics, &authority.current());
-        let key = TokenKey::load_or_create(&state).context("the key of workload tokens")?;
         let certificates = CertificateService::new(
             authority.clone(),
-            LocalVerifier::new(&key, &trust_domain),
+            home.verifier(&trust_domain)?,
             lifetimes(&settings),
             ca_metrics.clone(),
         );
         let names = serving_names(&settings, address.ip());
         let tls = Arc::new(TlsStore::new(authority.clone(), names, now)?);
-
-        let ads = AdsServer::new(
-            MeshResolver,
-            snapshots.subscribe(),
-            &mut registry,
-            shutdown.clone(),
-            AdsOptions::default(),
-        );
-        let connections = ads.connections();
         let server = Server {
             listener,
             tls: tls.clone(),
@@ -112,17 +150,24 @@ impl Operator {
             trust_domain: trust_domain.clone(),
             max_connections: settings.max_connections,
             drain_timeout: settings.drain_timeout,
-            metrics: server::Metrics::register(&mut registry),
+            metrics: server_metrics,
         };
         task.spawn(batches).context("cannot start the index's thread")?;
-        let admin = Admin::new(view, connections, registry, trust_domain.clone());
         tracing::info!(%address, admin = %admin_address, %trust_domain, "serving");
-        let tasks = vec![
-            tokio::spawn(server.run(shutdown.clone())),
-            tokio::spawn(admin::serve(admin_listener, admin, shutdown.clone())),
-            tokio::spawn(refresh(tls, authority, ca_metrics, shutdown)),
-        ];
-        Ok(Self { address, admin: admin_address, tasks })
+        tasks.push(tokio::spawn(server.run(stop.clone())));
+        tasks.push(tokio::spawn(refresh(
+            tls.clone(),
+            authority.clone(),
+            ca_metrics,
+            stop.clone(),
+        )));
+        if let Home::Cluster { cluster, webhooks } = home {
+            tasks.push(tokio::spawn(authority::follow(cluster, authority, shutdown)));
+            tasks.push(tokio::spawn(webhooks::serve(webhooks, tls, axum::Router::new(), stop)));
+        }
+        // Ready from here on.
+        known_trust_domain.get_or_init(|| trust_domain);
+        Ok(Self { tasks, ..started })
     }
 
     /// Where proxies connect.
@@ -152,16 +197,109 @@ async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{flag} {address} cannot be bound"))
 }
 
-fn state_dir(settings: &Settings) -> anyhow::Result<StateDir> {
-    let state = StateDir::open(&settings.state_dir).context("--state-dir")?;
-    for file in state.exposed_files() {
-        tracing::warn!(file = %file.display(), "a private key can be read by others than its owner");
+/// The signal, passed on when the delay is over.
+fn delayed(signal: &CancellationToken, delay: Duration) -> CancellationToken {
+    if delay.is_zero() {
+        return signal.clone();
     }
-    Ok(state)
+    let (signal, passed_on) = (signal.clone(), CancellationToken::new());
+    let stop = passed_on.clone();
+    tokio::spawn(async move {
+        signal.cancelled().await;
+        tracing::info!(?delay, "not ready any more, stopping after the delay");
+        sleep(delay).await;
+        stop.cancel();
+    });
+    passed_on
+}
+
+impl Home {
+    async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let source = match &settings.source {
+            Source::Dir(source) => source.clone(),
+            Source::Kubernetes => {
+                let webhooks = bind(settings.webhook, "--webhook").await?;
+                let cluster = Cluster::find(settings).await?;
+                return Ok(Self::Cluster { cluster, webhooks });
+            }
+        };
+        let path = settings.state_dir.as_ref().context("--source dir:PATH needs --state-dir DIR")?;
+        if !source.is_dir() {
+            bail!("--source dir:{}: there is no such folder", source.display());
+        }
+        let state = StateDir::open(path).context("--state-dir")?;
+        for file in state.exposed_files() {
+            tracing::warn!(file = %file.display(), "a private key can be read by others than its owner");
+        }
+        Ok(Self::Folder { state, source })
+    }
+
+    fn index(&self, base: MeshConfig) -> Index {
+        match self {
+            Self::Folder { .. } => Index::new(base),
+            Self::Cluster { cluster, .. } => {
+                Index::new(base).with_mesh_config(&cluster.namespace, MESH_CONFIG)
+            }
+        }
+    }
+
+    fn follow(&self, stop: &CancellationToken) -> anyhow::Result<Followed> {
+        match self {
+            Self::Folder { state, source } => {
+                let folder = Folder::new(source.clone(), FirstSeen::open(state.clone()));
+                let batches =
+                    folder_watch::follow(folder).context("cannot start the source's thread")?;
+                Ok(Followed { batches, report: None })
+            }
+            Self::Cluster { cluster, .. } => {
+                let settings = kubernetes::Settings {
+                    namespace: cluster.namespace.clone(),
+                    mesh_config: MESH_CONFIG,
+                };
+                let kubernetes::Running { batches, report, .. } =
+                    kubernetes::follow(&cluster.client, &settings, stop);
+                Ok(Followed { batches, report: Some(report) })
+            }
+        }
+    }
+
+    fn ads_options(&self, _view: &LatestView) -> AdsOptions {
+        AdsOptions::default()
+    }
+
+    async fn authority(
+        &self,
+        trust_domain: &str,
+        now: OffsetDateTime,
+    ) -> anyhow::Result<AuthorityStore> {
+        match self {
+            Self::Folder { state, .. } => AuthorityStore::open(state.clone(), trust_domain, now)
+                .context("the authority cannot be used"),
+            Self::Cluster { cluster, .. } => authority::open(cluster, trust_domain, now).await,
+        }
+    }
+
+    fn verifier(&self, trust_domain: &str) -> anyhow::Result<Box<dyn TokenVerifier>> {
+        Ok(match self {
+            Self::Folder { state, .. } => {
+                let key =
+                    TokenKey::load_or_create(state).context("the key of workload tokens")?;
+                Box::new(LocalVerifier::new(&key, trust_domain))
+            }
+            Self::Cluster { cluster, .. } => {
+                Box::new(TokenReviewer::new(cluster.client.clone(), trust_domain))
+            }
+        })
+    }
 }
 
 fn base_mesh(settings: &Settings) -> anyhow::Result<MeshConfig> {
     let mut mesh = MeshConfig::default();
+    if settings.source == Source::Kubernetes {
+        mesh.root_namespace = settings.namespace.as_str().into();
+        // Applications need not name the proxy: what they send is captured.
+        mesh.proxy_http_port = 0;
+    }
     if let Some(path) = &settings.mesh_config {
         let context = || format!("--mesh-config {}", path.display());
         let text = fs::read_to_string(path).with_context(context)?;
@@ -183,19 +321,10 @@ fn is_trust_domain(domain: &str) -> bool {
     id.to_string().parse() == Ok(id)
 }
 
-fn follow(source: &Source, state: StateDir) -> anyhow::Result<tokio::sync::mpsc::Receiver<Batch>> {
-    let Source::Dir(path) = source;
-    if !path.is_dir() {
-        bail!("--source dir:{}: there is no such folder", path.display());
-    }
-    let folder = Folder::new(path.clone(), FirstSeen::open(state));
-    watch::follow(folder).context("cannot start the source's thread")
-}
-
 /// The flag's, else that of the mesh's settings as the source has them now. Later changes need a restart: identities
 /// cannot be renamed while they are in use.
 fn trust_domain(settings: &Settings, view: &LatestView) -> Arc<str> {
-    let mesh = view.load().as_ref().map(|view| view.snapshot.mesh.trust_domain.clone());
+    let mesh = view.borrow().as_ref().map(|view| view.snapshot.mesh.trust_domain.clone());
     match (&settings.trust_domain, mesh) {
         (None, Some(mesh)) => mesh,
         (None, None) => MeshConfig::default().trust_domain,

@@ -15,16 +15,36 @@ use clap::{Parser, ValueEnum};
 #[derive(Clone, Debug, Parser)]
 #[command(name = "weft-operator", version, after_help = EXAMPLE)]
 pub struct Settings {
-    /// Where resources come from: dir:PATH is a folder whose .yaml, .yml and .json files are read, at any depth.
-    #[arg(long, env = "WEFT_SOURCE", value_name = "dir:PATH")]
+    /// Where resources come from: dir:PATH is a folder whose .yaml, .yml and .json files are read, at any depth;
+    /// kubernetes is the cluster of the pod's service account, or that of KUBECONFIG.
+    #[arg(long, env = "WEFT_SOURCE", value_name = "dir:PATH|kubernetes")]
     pub source: Source,
 
     /// Folder for what must outlive the operator: the authority's root, the key of workload tokens, resources' ages.
     ///
     /// Made when it is not there. To use an authority of your own, put ca-cert.pem, ca-key.pem, root-cert.pem and
-    /// cert-chain.pem into it; they are read again when they change. Proxies need its root-cert.pem.
+    /// cert-chain.pem into it; they are read again when they change. Proxies need its root-cert.pem. Required for a
+    /// folder of YAML; with --source kubernetes there is none, as everything is kept in the cluster.
     #[arg(long, env = "WEFT_STATE_DIR", value_name = "DIR")]
-    pub state_dir: PathBuf,
+    pub state_dir: Option<PathBuf>,
+
+    /// The operator's namespace in Kubernetes: its Secrets, Lease and settings are there, and policies in it are for
+    /// the whole mesh unless the mesh configuration names another root namespace.
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "weft-system")]
+    pub namespace: String,
+
+    /// The operator's pod in Kubernetes, which tells its replicas apart.
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod_name: Option<String>,
+
+    /// Address of the webhooks that inject proxies and validate resources, HTTPS. Served with --source kubernetes only.
+    #[arg(long, env = "WEFT_WEBHOOK", value_name = "ADDRESS", default_value = "127.0.0.1:15017")]
+    pub webhook: SocketAddr,
+
+    /// Time for which the operator goes on serving after the signal to stop, while it is not ready any more: callers
+    /// have to learn that they are to go elsewhere.
+    #[arg(long, env = "WEFT_STOP_DELAY", value_name = "DURATION", default_value = "0s", value_parser = any_duration)]
+    pub stop_delay: Duration,
 
     /// Address for proxies: configuration and certificates, TLS.
     #[arg(long, env = "WEFT_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:15012")]
@@ -85,6 +105,8 @@ Example: a mesh from the folder ./mesh, and a first look at it
 pub enum Source {
     /// A folder of YAML.
     Dir(PathBuf),
+    /// The API server of a cluster.
+    Kubernetes,
 }
 
 impl FromStr for Source {
@@ -93,7 +115,8 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
-            _ => Err("expected dir:PATH, for example dir:./mesh".into()),
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err("expected kubernetes or dir:PATH, for example dir:./mesh".into()),
         }
     }
 }
@@ -107,9 +130,13 @@ pub enum LogFormat {
     Json,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+fn any_duration(text: &str) -> Result<Duration, String> {
     let duration: weft_crds::Duration = text.parse().map_err(|error| format!("{error}"))?;
-    let duration = Duration::from(duration);
+    Ok(duration.into())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = any_duration(text)?;
     if duration < Duration::from_secs(1) {
         return Err("must be at least 1s".into());
     }
@@ -136,7 +163,7 @@ mod tests {
     #[test]
     fn mistakes_are_explained() {
         for (arguments, expected) in [
-            (["--source", "mesh"], "expected dir:PATH"),
+            (["--source", "mesh"], "expected kubernetes or dir:PATH"),
             (["--cert-ttl", "0s"], "at least 1s"),
             (["--cert-ttl", "soon"], "soon"),
             (["--listen", "15012"], "invalid socket address"),

@@ -1,11 +1,12 @@
 //! Sources: where the mesh's resources come from, as a stream of batches for the index.
 //!
-//! A batch is applied whole before anybody sees a snapshot of it. [`folder`] is the only source so far: a folder of
-//! YAML, watched for changes.
+//! A batch is applied whole before anybody sees a snapshot of it. [`folder`] is a folder of YAML, watched for changes;
+//! [`kubernetes`] the API server of a cluster.
 
 mod file;
 pub mod first_seen;
 pub mod folder;
+pub mod kubernetes;
 pub mod object;
 pub mod watch;
 
@@ -28,6 +29,8 @@ pub enum Event {
     Invalid {
         /// The resource.
         key: ObjectKey,
+        /// The resource's own count of its versions, where somebody counts them.
+        generation: Option<i64>,
         /// What is wrong with it.
         problems: Vec<FieldError>,
     },
@@ -52,11 +55,11 @@ pub enum Severity {
     Warning,
 }
 
-/// Something about a file that its author should know.
+/// Something about a file or a kind that somebody should know.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// The file, or a folder that cannot be read.
+    /// The file, or a folder that cannot be read; of Kubernetes, the kind.
     pub file: PathBuf,
     /// How grave it is.
     pub severity: Severity,

@@ -16,7 +16,7 @@ use rustls::{
 };
 use time::OffsetDateTime;
 use weft_api::identity::{SpiffeId, SpiffeIdError};
-use weft_ca::authority::{AuthorityStore, SignError};
+use weft_ca::authority::{Authority, AuthorityStore, SignError};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension},
@@ -64,7 +64,12 @@ pub enum IdentityError {
 }
 
 struct Current {
+    /// What the certificate is from.
+    authority: Arc<Authority>,
+    /// For proxies.
     config: Arc<ServerConfig>,
+    /// For the API server, which calls webhooks without a certificate.
+    webhooks: Arc<ServerConfig>,
     not_after: OffsetDateTime,
     renew_at: OffsetDateTime,
 }
@@ -86,13 +91,18 @@ impl TlsStore {
         names: Vec<String>,
         now: OffsetDateTime,
     ) -> Result<Self, TlsError> {
-        let current = ArcSwap::from_pointee(build(&authority, &names, now)?);
+        let current = ArcSwap::from_pointee(build(authority.current(), &names, now)?);
         Ok(Self { authority, names, current })
     }
 
     /// The configuration for the next connection.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.current.load().config.clone()
+    }
+
+    /// The configuration for the next connection of the API server.
+    pub fn webhooks(&self) -> Arc<ServerConfig> {
+        self.current.load().webhooks.clone()
     }
 
     /// The end of the serving certificate's life.
@@ -102,17 +112,19 @@ impl TlsStore {
 
     /// Reads the authority's files again and renews what must be renewed. On an error all stays as it is.
     pub fn refresh(&self, now: OffsetDateTime) {
-        let changed = self.authority.reload(now).unwrap_or_else(|error| {
+        if let Err(error) = self.authority.reload(now) {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "the authority's files cannot be used, the ones before stay in effect"
             );
-            false
-        });
-        if !changed && now < self.current.load().renew_at {
+        }
+        let authority = self.authority.current();
+        let current = self.current.load();
+        let changed = !Arc::ptr_eq(&authority, &current.authority);
+        if !changed && now < current.renew_at {
             return;
         }
-        match build(&self.authority, &self.names, now) {
+        match build(authority, &self.names, now) {
             Ok(current) => {
                 tracing::info!(changed, not_after = %current.not_after, "new serving certificate");
                 self.current.store(Arc::new(current));
@@ -128,11 +140,10 @@ impl TlsStore {
 }
 
 fn build(
-    authority: &AuthorityStore,
+    authority: Arc<Authority>,
     names: &[String],
     now: OffsetDateTime,
 ) -> Result<Current, TlsError> {
-    let authority = authority.current();
     let serving = authority.issue_serving(names, SERVING_LIFETIME, now)?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
@@ -143,6 +154,10 @@ fn build(
         .allow_unauthenticated()
         .build()?;
     let not_after = serving.not_after;
+    let mut webhooks = server_config(provider.clone())?
+        .with_no_client_auth()
+        .with_single_cert(serving.chain.clone(), serving.key.clone_key())?;
+    webhooks.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let mut config = server_config(provider)?
         .with_client_cert_verifier(verifier)
         .with_single_cert(serving.chain, serving.key)?;
@@ -150,7 +165,13 @@ fn build(
     // A resumed session would carry an identity on that was never verified again.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Current { config: Arc::new(config), not_after, renew_at: now + (not_after - now) / 2 })
+    Ok(Current {
+        authority,
+        config: Arc::new(config),
+        webhooks: Arc::new(webhooks),
+        not_after,
+        renew_at: now + (not_after - now) / 2,
+    })
 }
 
 fn server_config(

@@ -1,10 +1,10 @@
-//! The authority: a signing key with its chain, kept in the state folder.
+//! The authority: a signing key with its chain, kept in the state folder or wherever the runtime keeps [`CaFiles`].
 //!
 //! A folder without one gets a self-signed P-256 root of ten years; a folder with a user's `cacerts` files is used as
 //! it is. A folder that holds half an authority is an error: a root is never replaced by accident.
 //! [`AuthorityStore`] swaps the authority when the files change, so that a root can be rotated without a restart.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use rcgen::{
@@ -33,7 +33,7 @@ pub enum AuthorityError {
     State(#[from] StateError),
     /// Some of the files are there, and one that they need is not.
     #[error(
-        "{present} is in the state folder and {missing} is not: add it, or remove both to get a new root"
+        "{present} is there and {missing} is not: add it, or remove both to get a new root"
     )]
     Incomplete {
         /// A file that is there.
@@ -175,9 +175,8 @@ impl Authority {
         let (params, _) = self.leaf(vec![SanType::URI(uri)], lifetime, now)?;
         let leaf =
             params.signed_by(&request.public_key, &self.issuer).map_err(SignError::Crypto)?;
-        let roots = self.roots.iter().map(|root| root.pem.as_str()).collect();
         let intermediates = self.path.iter().map(|certificate| certificate.pem.clone());
-        Ok(std::iter::once(leaf.pem()).chain(intermediates).chain([roots]).collect())
+        Ok(std::iter::once(leaf.pem()).chain(intermediates).chain([self.trust_bundle()]).collect())
     }
 
     /// Makes a key and a certificate for a server with these DNS names and IP addresses.
@@ -241,6 +240,11 @@ impl Authority {
         Ok((params, not_after))
     }
 
+    /// The trust bundle in PEM.
+    pub fn trust_bundle(&self) -> String {
+        self.roots.iter().map(|root| root.pem.as_str()).collect()
+    }
+
     /// The trust bundle's certificates.
     pub fn roots(&self) -> Vec<CertificateDer<'static>> {
         self.roots.iter().map(|root| root.der.clone()).collect()
@@ -266,16 +270,56 @@ fn serial() -> Result<SerialNumber, rcgen::Error> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// The authority's files as they are on disk.
+/// The texts that make an authority: the files of the state folder, the entries of a Secret.
 #[derive(Clone, PartialEq, Eq)]
-struct CaFiles {
+pub struct CaFiles {
     cert: String,
     key: String,
     roots: String,
     chain: Option<String>,
 }
 
+impl fmt::Debug for CaFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CaFiles").field("cert", &self.cert).finish_non_exhaustive()
+    }
+}
+
 impl CaFiles {
+    /// Takes the texts from where they are kept, by file name.
+    ///
+    /// # Errors
+    /// When one that there must be is not there.
+    pub fn from_entries(get: impl Fn(&str) -> Option<String>) -> Result<Self, AuthorityError> {
+        let required = |name: &'static str, other: &'static str| {
+            get(name).ok_or(AuthorityError::Incomplete { present: other, missing: name })
+        };
+        Ok(Self {
+            cert: required(CA_CERT, CA_KEY)?,
+            key: required(CA_KEY, CA_CERT)?,
+            roots: required(ROOT_CERT, CA_CERT)?,
+            chain: get(CERT_CHAIN),
+        })
+    }
+
+    /// Makes a self-signed root.
+    ///
+    /// # Errors
+    /// When the random generator fails.
+    pub fn generate(trust_domain: &str, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        let key = KeyPair::generate().map_err(AuthorityError::Crypto)?;
+        let cert = root(&key, trust_domain, now).map_err(AuthorityError::Crypto)?;
+        Ok(Self { roots: cert.clone(), cert, key: key.serialize_pem(), chain: None })
+    }
+
+    /// The texts by file name. One of them is a private key.
+    pub fn into_entries(self) -> BTreeMap<String, String> {
+        let chain = self.chain.unwrap_or_default();
+        [(CA_CERT, self.cert), (CA_KEY, self.key), (ROOT_CERT, self.roots), (CERT_CHAIN, chain)]
+            .map(|(name, text)| (name.to_owned(), text))
+            .into()
+    }
+
     /// `None` when there is no authority, or only what an interrupted creation left.
     fn read(state: &StateDir) -> Result<Option<Self>, AuthorityError> {
         let chain = state.read(CERT_CHAIN)?;
@@ -337,7 +381,8 @@ fn root(key: &KeyPair, trust_domain: &str, now: OffsetDateTime) -> Result<String
 
 /// The authority in use, replaced when the state folder's files change.
 pub struct AuthorityStore {
-    state: StateDir,
+    /// The folder that is read again; without one, whoever knows says what changed.
+    state: Option<StateDir>,
     current: ArcSwap<(CaFiles, Arc<Authority>)>,
 }
 
@@ -353,7 +398,16 @@ impl AuthorityStore {
     ) -> Result<Self, AuthorityError> {
         let created = Authority::load_or_create(&state, trust_domain, now)?;
         let files = CaFiles::read(&state)?.ok_or(AuthorityError::Gone)?;
-        Ok(Self { state, current: ArcSwap::from_pointee((files, Arc::new(created))) })
+        Ok(Self { state: Some(state), current: ArcSwap::from_pointee((files, Arc::new(created))) })
+    }
+
+    /// An authority from texts that are kept elsewhere.
+    ///
+    /// # Errors
+    /// When they are not a whole, valid authority.
+    pub fn new(files: CaFiles, now: OffsetDateTime) -> Result<Self, AuthorityError> {
+        let authority = Authority::from_files(&files, now)?;
+        Ok(Self { state: None, current: ArcSwap::from_pointee((files, Arc::new(authority))) })
     }
 
     /// The authority to sign with now.
@@ -361,12 +415,26 @@ impl AuthorityStore {
         self.current.load().1.clone()
     }
 
-    /// Reads the files again and says whether the authority is another one now.
+    /// The texts that the authority in use was made from.
+    pub fn files(&self) -> CaFiles {
+        self.current.load().0.clone()
+    }
+
+    /// Reads the folder again, where there is one, and says whether the authority is another one now.
     ///
     /// # Errors
     /// When the files are not a whole, valid authority; the one before stays in use.
     pub fn reload(&self, now: OffsetDateTime) -> Result<bool, AuthorityError> {
-        let files = CaFiles::read(&self.state)?.ok_or(AuthorityError::Gone)?;
+        let Some(state) = &self.state else { return Ok(false) };
+        let files = CaFiles::read(state)?.ok_or(AuthorityError::Gone)?;
+        self.replace(files, now)
+    }
+
+    /// Takes other texts, and says whether the authority is another one now.
+    ///
+    /// # Errors
+    /// When they are not a whole, valid authority; the one before stays in use.
+    pub fn replace(&self, files: CaFiles, now: OffsetDateTime) -> Result<bool, AuthorityError> {
         if files == self.current.load().0 {
             return Ok(false);
         }

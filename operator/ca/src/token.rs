@@ -54,6 +54,12 @@ pub enum TokenError {
     /// The subject is not a service account.
     #[error("the token's subject {0:?} is not system:serviceaccount:NAMESPACE:NAME")]
     Subject(String),
+    /// Whoever issued it says that it is not good.
+    #[error("the token is refused: {0}")]
+    Refused(String),
+    /// It is nobody's in particular: any process that gets hold of it can use it for as long as it lives.
+    #[error("the token is not bound to a pod")]
+    Unbound,
     /// Whoever knows could not be asked: the same token may be good later.
     #[error("tokens cannot be checked at the moment: {0}")]
     Unavailable(String),
@@ -74,6 +80,25 @@ pub trait TokenVerifier: Send + Sync + 'static {
     /// # Errors
     /// Whatever is not surely a valid token of a service account.
     async fn verify(&self, token: &str) -> Result<SpiffeId, TokenError>;
+}
+
+#[tonic::async_trait]
+impl TokenVerifier for Box<dyn TokenVerifier> {
+    async fn verify(&self, token: &str) -> Result<SpiffeId, TokenError> {
+        (**self).verify(token).await
+    }
+}
+
+/// The identity of a service account that is named as Kubernetes names it: `system:serviceaccount:<namespace>:<name>`.
+///
+/// # Errors
+/// When it is named otherwise, or cannot be an identity.
+pub fn identity_of(subject: &str, trust_domain: &str) -> Result<SpiffeId, TokenError> {
+    subject
+        .strip_prefix(SUBJECT_PREFIX)
+        .and_then(|rest| rest.split_once(':'))
+        .and_then(|(namespace, account)| identity(trust_domain, namespace, account))
+        .ok_or_else(|| TokenError::Subject(subject.to_owned()))
 }
 
 /// Why the signing key of tokens could not be used.
@@ -242,10 +267,7 @@ impl LocalVerifier {
                 _ => TokenError::Malformed,
             })?
             .claims;
-        sub.strip_prefix(SUBJECT_PREFIX)
-            .and_then(|rest| rest.split_once(':'))
-            .and_then(|(namespace, account)| identity(&self.trust_domain, namespace, account))
-            .ok_or(TokenError::Subject(sub))
+        identity_of(&sub, &self.trust_domain)
     }
 }
 

@@ -24,14 +24,18 @@ use crate::{
     routing::Routing,
 };
 
-/// Name of the ConfigMap that holds the mesh's settings, and the key in it.
-const MESH_CONFIG: (&str, &str) = ("istio", "mesh");
+/// Name of the ConfigMap that holds the mesh's settings where nobody says another.
+const MESH_CONFIG: &str = "istio";
+/// The key in it.
+const MESH_KEY: &str = "mesh";
 
 /// Builds the mesh model from watch events. Synchronous; has one owner.
 #[derive(Debug)]
 pub struct Index {
     /// The settings where the ConfigMap says nothing.
     base: MeshConfig,
+    /// Namespace and name of the ConfigMap with the settings.
+    mesh_config: (Arc<str>, Arc<str>),
     next: Snapshot,
     published: Arc<Snapshot>,
     change: Change,
@@ -47,8 +51,10 @@ impl Index {
     /// An empty index. The ConfigMap `istio` of the root namespace, once applied, overrides the settings given here.
     pub fn new(base: MeshConfig) -> Self {
         let next = Snapshot { mesh: Arc::new(base.clone()), ..Snapshot::default() };
+        let mesh_config = (base.root_namespace.clone(), MESH_CONFIG.into());
         Self {
             base,
+            mesh_config,
             published: Arc::new(next.clone()),
             next,
             change: Change { all: true, ..Change::default() },
@@ -58,6 +64,13 @@ impl Index {
             journal: Journal::default(),
             stale_mtls: BTreeSet::new(),
         }
+    }
+
+    /// The same index, whose settings are in another ConfigMap.
+    #[must_use]
+    pub fn with_mesh_config(mut self, namespace: &str, name: &str) -> Self {
+        self.mesh_config = (namespace.into(), name.into());
+        self
     }
 
     /// Adds or replaces an object; says whether that changed the next snapshot or the diagnoses.
@@ -128,8 +141,18 @@ impl Index {
         name: &str,
         errors: Vec<FieldError>,
     ) -> bool {
-        let reference = kind.reference(namespace, name);
-        self.journal.reject(kind, &reference, None, (errors, Vec::new()))
+        self.reject(&kind.reference(namespace, name), kind, None, errors)
+    }
+
+    /// The same for a version of an object whose generation is known.
+    pub fn reject(
+        &mut self,
+        reference: &ResourceRef,
+        kind: Kind,
+        generation: Option<i64>,
+        errors: Vec<FieldError>,
+    ) -> bool {
+        self.journal.reject(kind, reference, generation, (errors, Vec::new()))
     }
 
     /// The mesh as it is now, and what may differ from the snapshot taken before. The first one changes everything.
@@ -159,18 +182,19 @@ impl Index {
     }
 
     fn is_mesh_config(&self, reference: &ResourceRef) -> bool {
-        *reference.name == *MESH_CONFIG.0 && reference.namespace == self.base.root_namespace
+        let (namespace, name) = &self.mesh_config;
+        reference.name == *name && reference.namespace == *namespace
     }
 
     fn apply_mesh_config(&mut self, reference: &ResourceRef, object: &ConfigMap) -> bool {
-        let text = object.data.as_ref().and_then(|data| data.get(MESH_CONFIG.1));
+        let text = object.data.as_ref().and_then(|data| data.get(MESH_KEY));
         match mesh_config::parse(text.map_or("", String::as_str), &self.base) {
             Ok((mesh, warnings)) => {
                 self.set_mesh(mesh) | self.journal.accept_kubernetes(reference, warnings)
             }
             Err(error) => {
                 let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-                let path = format!("data.{}", MESH_CONFIG.1);
+                let path = format!("data.{MESH_KEY}");
                 let errors = vec![FieldError { path, reason: format!("{error}{cause}") }];
                 let generation = object.metadata.generation;
                 self.journal.reject(Kind::ConfigMap, reference, generation, (errors, Vec::new()))

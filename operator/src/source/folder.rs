@@ -229,7 +229,11 @@ impl Folder {
         }
         for (key, errors) in &invalid {
             if self.invalid.get(key) != Some(errors) {
-                events.push(Event::Invalid { key: key.clone(), problems: errors.clone() });
+                events.push(Event::Invalid {
+                    key: key.clone(),
+                    generation: None,
+                    problems: errors.clone(),
+                });
             }
         }
         self.invalid = invalid;

@@ -82,7 +82,7 @@ impl Test {
         let mut settings =
             Settings::parse_from(["weft-operator", "--source", "dir:x", "--state-dir", "x"]);
         settings.source = Source::Dir(home.path().join("mesh"));
-        settings.state_dir = home.path().join("state");
+        settings.state_dir = Some(home.path().join("state"));
         settings.listen = "127.0.0.1:0".parse()?;
         settings.admin = "127.0.0.1:0".parse()?;
         change(&mut settings);

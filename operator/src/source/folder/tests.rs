@@ -54,7 +54,7 @@ fn describe(batch: Option<Batch>) -> Vec<String> {
         .map(|event| match event {
             Event::Apply(object) => format!("apply {}", ObjectKey::of(&object)),
             Event::Delete(key) => format!("delete {key}"),
-            Event::Invalid { key, problems } => format!("invalid {key} {}", problems[0].path),
+            Event::Invalid { key, problems, .. } => format!("invalid {key} {}", problems[0].path),
         })
         .collect()
 }

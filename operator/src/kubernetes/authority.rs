@@ -1,0 +1,253 @@
+//! The authority's texts in Secrets of the operator's namespace.
+//!
+//! `cacerts`, which is the user's, wins; without it `weft-ca-secret`, which the first replica creates and all others
+//! read. Both are followed, so that a root can be rotated without a restart. A secret that cannot be used leaves what is
+//! in effect, and one of ours that somebody deletes is put back: another root would part the mesh in two.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::Context;
+use futures_util::{StreamExt, pin_mut};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+    runtime::watcher::watch_object,
+};
+use time::OffsetDateTime;
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
+use weft_ca::{
+    authority::{AuthorityError, AuthorityStore, CaFiles},
+    state::{CA_CERT, CA_KEY, CERT_CHAIN, ROOT_CERT},
+};
+
+use super::{Cluster, MANAGED_BY};
+use crate::backoff::Backoff;
+
+/// The user's authority.
+pub const USERS: &str = "cacerts";
+/// The operator's own.
+pub const OWN: &str = "weft-ca-secret";
+
+/// The keys of a `kubernetes.io/tls` secret, as cert-manager writes it, and what they are to us.
+const TLS_KEYS: [(&str, &str); 4] =
+    [(CA_CERT, "tls.crt"), (CA_KEY, "tls.key"), (CERT_CHAIN, "tls.crt"), (ROOT_CERT, "ca.crt")];
+
+/// The texts of a secret.
+///
+/// # Errors
+/// When one is missing.
+pub fn files(secret: &Secret) -> Result<CaFiles, AuthorityError> {
+    let empty = BTreeMap::new();
+    let data = secret.data.as_ref().unwrap_or(&empty);
+    let text = |key: &str| {
+        let bytes = &data.get(key)?.0;
+        String::from_utf8(bytes.clone()).ok().filter(|text| !text.trim().is_empty())
+    };
+    CaFiles::from_entries(|name| {
+        let other = TLS_KEYS.iter().find(|(ours, _)| *ours == name).map(|(_, theirs)| *theirs);
+        text(name).or_else(|| other.and_then(text))
+    })
+}
+
+fn own_secret(files: CaFiles) -> Secret {
+    let entries = files.into_entries().into_iter();
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(OWN.to_owned()),
+            labels: Some([MANAGED_BY].map(|(k, v)| (k.to_owned(), v.to_owned())).into()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("istio.io/ca-root".to_owned()),
+        data: Some(entries.map(|(k, v)| (k, ByteString(v.into_bytes()))).collect()),
+        ..Secret::default()
+    }
+}
+
+fn secrets(cluster: &Cluster) -> Api<Secret> {
+    Api::namespaced(cluster.client.clone(), &cluster.namespace)
+}
+
+/// Opens the cluster's authority; the first replica makes it. Asks until the API server answers.
+///
+/// # Errors
+/// When what is there is not a whole, valid authority, or may not be read.
+pub async fn open(
+    cluster: &Cluster,
+    trust_domain: &str,
+    now: OffsetDateTime,
+) -> anyhow::Result<AuthorityStore> {
+    let api = secrets(cluster);
+    let mut backoff = Backoff::default();
+    loop {
+        match find_or_create(&api, trust_domain, now).await {
+            Ok(secret) => {
+                let name = secret.metadata.name.clone().unwrap_or_default();
+                let context = || format!("Secret {}/{name} cannot be used", cluster.namespace);
+                let store = AuthorityStore::new(files(&secret).with_context(context)?, now)
+                    .with_context(context)?;
+                tracing::info!(secret = name, "the authority is known");
+                return Ok(store);
+            }
+            Err(FindError::Make(error)) => return Err(error).context("no root can be made"),
+            Err(FindError::Ask(kube::Error::Api(status))) if status.code == 403 => {
+                anyhow::bail!(
+                    "the authority's secrets cannot be used: {}; the operator's role in namespace {} \
+                     needs get, list and watch for secrets {USERS} and {OWN}, and create for secrets",
+                    status.message,
+                    cluster.namespace
+                );
+            }
+            Err(FindError::Ask(error)) => {
+                tracing::warn!(%error, "the authority's secrets cannot be read, trying again");
+                sleep(backoff.next()).await;
+            }
+        }
+    }
+}
+
+enum FindError {
+    Ask(kube::Error),
+    Make(AuthorityError),
+}
+
+async fn find_or_create(
+    api: &Api<Secret>,
+    trust_domain: &str,
+    now: OffsetDateTime,
+) -> Result<Secret, FindError> {
+    for name in [USERS, OWN] {
+        if let Some(secret) = api.get_opt(name).await.map_err(FindError::Ask)? {
+            return Ok(secret);
+        }
+    }
+    let files = CaFiles::generate(trust_domain, now).map_err(FindError::Make)?;
+    match api.create(&PostParams::default(), &own_secret(files)).await {
+        Ok(created) => {
+            tracing::info!(secret = OWN, "made a root");
+            Ok(created)
+        }
+        // Another replica was first: its root is everybody's.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            api.get(OWN).await.map_err(FindError::Ask)
+        }
+        Err(error) => Err(FindError::Ask(error)),
+    }
+}
+
+/// Keeps the authority in use the one that the secrets hold, until the signal.
+pub async fn follow(cluster: Cluster, store: Arc<AuthorityStore>, shutdown: CancellationToken) {
+    let (changes, mut changed) = mpsc::channel(4);
+    for name in [USERS, OWN] {
+        let watch = watch(cluster.client.clone(), cluster.namespace.clone(), name, changes.clone());
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = watch => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+    drop(changes);
+    let mut held: BTreeMap<&str, Option<Secret>> = BTreeMap::new();
+    while let Some((name, secret)) = changed.recv().await {
+        held.insert(name, secret);
+        // Until both were read nobody knows which one counts.
+        let (Some(users), Some(own)) = (held.get(USERS), held.get(OWN)) else { continue };
+        match users.as_ref().or(own.as_ref()) {
+            Some(secret) => take(&store, secret),
+            None => put_back(&cluster, &store).await,
+        }
+    }
+}
+
+async fn watch(
+    client: Client,
+    namespace: String,
+    name: &'static str,
+    changes: mpsc::Sender<(&'static str, Option<Secret>)>,
+) {
+    let stream = watch_object(Api::<Secret>::namespaced(client, &namespace), name);
+    pin_mut!(stream);
+    let mut backoff = Backoff::default();
+    while let Some(secret) = stream.next().await {
+        match secret {
+            Ok(secret) => {
+                backoff.reset();
+                if changes.send((name, secret)).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(secret = name, %error, "cannot be followed at the moment");
+                sleep(backoff.next()).await;
+            }
+        }
+    }
+}
+
+fn take(store: &AuthorityStore, secret: &Secret) {
+    let name = secret.metadata.name.as_deref().unwrap_or_default();
+    let taken =
+        files(secret).and_then(|files| store.replace(files, OffsetDateTime::now_utc()));
+    match taken {
+        Ok(true) => tracing::info!(secret = name, "another authority is in effect"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(
+            secret = name,
+            error = &error as &dyn std::error::Error,
+            "the secret cannot be used, the authority before stays in effect"
+        ),
+    }
+}
+
+async fn put_back(cluster: &Cluster, store: &AuthorityStore) {
+    tracing::warn!(secret = OWN, "the authority's secret is gone: putting it back");
+    let secret = own_secret(store.files());
+    match secrets(cluster).create(&PostParams::default(), &secret).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => tracing::error!(secret = OWN, %error, "cannot put the authority's secret back"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(entries: &[(&str, &str)]) -> Secret {
+        let data = entries.iter().map(|(k, v)| ((*k).to_owned(), ByteString((*v).into())));
+        Secret { data: Some(data.collect()), ..Secret::default() }
+    }
+
+    #[test]
+    fn an_authority_survives_its_secret() {
+        let now = OffsetDateTime::now_utc();
+        let made = CaFiles::generate("cluster.local", now).unwrap();
+        let read = files(&own_secret(made.clone())).unwrap();
+        let store = AuthorityStore::new(made, now).unwrap();
+        assert_eq!(store.replace(read, now).unwrap(), false);
+    }
+
+    #[test]
+    fn a_secret_of_cert_manager_is_understood_and_half_an_authority_is_not() {
+        let now = OffsetDateTime::now_utc();
+        let made = CaFiles::generate("cluster.local", now).unwrap().into_entries();
+        let (cert, key) = (made[CA_CERT].as_str(), made[CA_KEY].as_str());
+        let tls = secret(&[("tls.crt", cert), ("tls.key", key), ("ca.crt", cert)]);
+        assert!(AuthorityStore::new(files(&tls).unwrap(), now).is_ok());
+        for (entries, missing) in [
+            (vec![(CA_CERT, cert), (ROOT_CERT, cert)], CA_KEY),
+            (vec![(CA_CERT, cert), (CA_KEY, key)], ROOT_CERT),
+            (vec![(CA_CERT, " "), (CA_KEY, key), (ROOT_CERT, cert)], CA_CERT),
+            (vec![], CA_CERT),
+        ] {
+            let error = files(&secret(&entries)).unwrap_err();
+            assert!(
+                matches!(error, AuthorityError::Incomplete { missing: m, .. } if m == missing),
+                "{error}"
+            );
+        }
+    }
+}

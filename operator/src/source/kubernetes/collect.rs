@@ -1,0 +1,130 @@
+//! Makes batches of what the watches say.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use tokio::sync::{mpsc, watch};
+use weft_index::Kind;
+
+use super::watch::{Message, State};
+use crate::source::{Batch, Event, Problem, Report, Severity};
+
+/// So many messages make a batch at most.
+const AT_ONCE: usize = 4096;
+
+/// What the watches said so far.
+pub(super) struct Collector {
+    states: BTreeMap<Kind, State>,
+    /// How many objects of each kind there are.
+    objects: BTreeMap<Kind, usize>,
+    /// Events that nobody was told yet.
+    events: Vec<Event>,
+    /// Every kind was read once.
+    complete: bool,
+    report: watch::Sender<Arc<Report>>,
+}
+
+impl Collector {
+    pub fn new(kinds: impl Iterator<Item = Kind>, report: watch::Sender<Arc<Report>>) -> Self {
+        Self {
+            states: kinds.map(|kind| (kind, State::Pending)).collect(),
+            objects: BTreeMap::new(),
+            events: Vec::new(),
+            complete: false,
+            report,
+        }
+    }
+
+    /// Runs until the watches or the index have ended.
+    pub async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        batches: mpsc::Sender<Batch>,
+    ) {
+        let mut received = Vec::new();
+        self.publish();
+        while messages.recv_many(&mut received, AT_ONCE).await > 0 {
+            for message in received.drain(..) {
+                self.hear(message);
+            }
+            if let Some(batch) = self.batch()
+                && batches.send(batch).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Events { kind, events, objects } => {
+                self.objects.insert(kind, objects);
+                self.events.extend(events);
+            }
+            Message::State(kind, state) => {
+                let old = self.states.insert(kind, state.clone());
+                if old.as_ref() != Some(&state) {
+                    log(kind, &state);
+                }
+            }
+        }
+    }
+
+    /// What the index is to be told, once everything was read.
+    fn batch(&mut self) -> Option<Batch> {
+        let read = |state: &State| matches!(state, State::Synced | State::Missing);
+        self.complete |= self.states.values().all(read);
+        let changed = self.publish();
+        if !self.complete || (self.events.is_empty() && !changed) {
+            return None;
+        }
+        let events = std::mem::take(&mut self.events);
+        Some(Batch { events, report: self.report.borrow().clone() })
+    }
+
+    /// Publishes the report, and says whether it is another one.
+    fn publish(&self) -> bool {
+        let objects = self.objects.values().sum();
+        let report = Report { files: 0, objects, problems: self.problems() };
+        self.report.send_if_modified(|old| {
+            let changed = **old != report;
+            if changed {
+                *old = Arc::new(report);
+            }
+            changed
+        })
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let problem = |kind: &Kind, severity, message: String| Problem {
+            file: PathBuf::from(kind.as_str()),
+            severity,
+            message,
+        };
+        let problems = self.states.iter().filter_map(|(kind, state)| match state {
+            State::Synced => None,
+            State::Pending => Some(problem(kind, Severity::Error, format!("{kind}: not read yet"))),
+            State::Missing => Some(problem(
+                kind,
+                Severity::Warning,
+                format!("{kind}: the API server does not know this kind; is its definition installed?"),
+            )),
+            State::Forbidden(rule) => Some(problem(kind, Severity::Error, format!("{kind}: {rule}"))),
+            State::Failing(reason) => {
+                Some(problem(kind, Severity::Error, format!("{kind}: cannot be read at the moment: {reason}")))
+            }
+        });
+        problems.collect()
+    }
+}
+
+fn log(kind: Kind, state: &State) {
+    match state {
+        State::Pending => {}
+        State::Synced => tracing::debug!(%kind, "followed"),
+        State::Missing => tracing::warn!(%kind, "the API server does not know this kind"),
+        State::Forbidden(rule) => tracing::error!(%kind, "{rule}"),
+        State::Failing(reason) => {
+            tracing::warn!(%kind, reason, "cannot be read at the moment, what was read stays");
+        }
+    }
+}
