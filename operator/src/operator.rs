@@ -155,12 +155,7 @@ impl Operator {
         task.spawn(batches).context("cannot start the index's thread")?;
         tracing::info!(%address, admin = %admin_address, %trust_domain, "serving");
         tasks.push(tokio::spawn(server.run(stop.clone())));
-        tasks.push(tokio::spawn(refresh(
-            tls.clone(),
-            authority.clone(),
-            ca_metrics,
-            stop.clone(),
-        )));
+        tasks.push(tokio::spawn(refresh(tls.clone(), authority.clone(), ca_metrics, stop.clone())));
         if let Home::Cluster { cluster, webhooks } = home {
             tasks.push(tokio::spawn(authority::follow(cluster, authority, shutdown)));
             tasks.push(tokio::spawn(webhooks::serve(webhooks, tls, axum::Router::new(), stop)));
@@ -223,7 +218,8 @@ impl Home {
                 return Ok(Self::Cluster { cluster, webhooks });
             }
         };
-        let path = settings.state_dir.as_ref().context("--source dir:PATH needs --state-dir DIR")?;
+        let path =
+            settings.state_dir.as_ref().context("--source dir:PATH needs --state-dir DIR")?;
         if !source.is_dir() {
             bail!("--source dir:{}: there is no such folder", source.display());
         }
@@ -282,8 +278,7 @@ impl Home {
     fn verifier(&self, trust_domain: &str) -> anyhow::Result<Box<dyn TokenVerifier>> {
         Ok(match self {
             Self::Folder { state, .. } => {
-                let key =
-                    TokenKey::load_or_create(state).context("the key of workload tokens")?;
+                let key = TokenKey::load_or_create(state).context("the key of workload tokens")?;
                 Box::new(LocalVerifier::new(&key, trust_domain))
             }
             Self::Cluster { cluster, .. } => {

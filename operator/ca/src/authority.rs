@@ -32,9 +32,7 @@ pub enum AuthorityError {
     #[error(transparent)]
     State(#[from] StateError),
     /// Some of the files are there, and one that they need is not.
-    #[error(
-        "{present} is there and {missing} is not: add it, or remove both to get a new root"
-    )]
+    #[error("{present} is there and {missing} is not: add it, or remove both to get a new root")]
     Incomplete {
         /// A file that is there.
         present: &'static str,

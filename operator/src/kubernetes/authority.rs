@@ -189,8 +189,7 @@ async fn watch(
 
 fn take(store: &AuthorityStore, secret: &Secret) {
     let name = secret.metadata.name.as_deref().unwrap_or_default();
-    let taken =
-        files(secret).and_then(|files| store.replace(files, OffsetDateTime::now_utc()));
+    let taken = files(secret).and_then(|files| store.replace(files, OffsetDateTime::now_utc()));
     match taken {
         Ok(true) => tracing::info!(secret = name, "another authority is in effect"),
         Ok(false) => {}
@@ -208,7 +207,9 @@ async fn put_back(cluster: &Cluster, store: &AuthorityStore) {
     match secrets(cluster).create(&PostParams::default(), &secret).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => tracing::error!(secret = OWN, %error, "cannot put the authority's secret back"),
+        Err(error) => {
+            tracing::error!(secret = OWN, %error, "cannot put the authority's secret back")
+        }
     }
 }
 

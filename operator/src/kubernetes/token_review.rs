@@ -181,18 +181,18 @@ mod tests {
             ),
             ("another audience", json!({"audiences": ["vault"]}), Err(TokenError::Audience)),
             ("no audience", json!({"audiences": null}), Err(TokenError::Audience)),
-            (
-                "a person",
-                user("jane", bound.clone()),
-                Err(TokenError::Subject("jane".into())),
-            ),
+            ("a person", user("jane", bound.clone()), Err(TokenError::Subject("jane".into()))),
             (
                 "a node",
                 user("system:node:n1", bound),
                 Err(TokenError::Subject("system:node:n1".into())),
             ),
             ("of no pod", user(account, json!({})), Err(TokenError::Unbound)),
-            ("of a pod without a name", user(account, json!({POD_NAME: [""]})), Err(TokenError::Unbound)),
+            (
+                "of a pod without a name",
+                user(account, json!({POD_NAME: [""]})),
+                Err(TokenError::Unbound),
+            ),
         ] {
             assert_eq!(judge(&status(change), "td"), expected, "{name}");
         }

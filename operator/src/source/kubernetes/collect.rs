@@ -106,12 +106,18 @@ impl Collector {
             State::Missing => Some(problem(
                 kind,
                 Severity::Warning,
-                format!("{kind}: the API server does not know this kind; is its definition installed?"),
+                format!(
+                    "{kind}: the API server does not know this kind; is its definition installed?"
+                ),
             )),
-            State::Forbidden(rule) => Some(problem(kind, Severity::Error, format!("{kind}: {rule}"))),
-            State::Failing(reason) => {
-                Some(problem(kind, Severity::Error, format!("{kind}: cannot be read at the moment: {reason}")))
+            State::Forbidden(rule) => {
+                Some(problem(kind, Severity::Error, format!("{kind}: {rule}")))
             }
+            State::Failing(reason) => Some(problem(
+                kind,
+                Severity::Error,
+                format!("{kind}: cannot be read at the moment: {reason}"),
+            )),
         });
         problems.collect()
     }

@@ -60,13 +60,8 @@ impl fmt::Display for Missing {
 
 /// Every kind that the index has a use for.
 pub(super) fn all(settings: &Settings) -> Vec<WatchedKind> {
-    let core = |kind, group, plural| WatchedKind {
-        kind,
-        group,
-        versions: &["v1"],
-        plural,
-        only: None,
-    };
+    let core =
+        |kind, group, plural| WatchedKind { kind, group, versions: &["v1"], plural, only: None };
     let mut kinds = vec![
         core(Kind::Service, "", "services"),
         core(Kind::EndpointSlice, "discovery.k8s.io", "endpointslices"),

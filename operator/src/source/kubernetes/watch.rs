@@ -47,7 +47,11 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) enum Message {
     /// Changes of objects of a kind, and how many there are after them.
-    Events { kind: Kind, events: Vec<Event>, objects: usize },
+    Events {
+        kind: Kind,
+        events: Vec<Event>,
+        objects: usize,
+    },
     State(Kind, State),
 }
 
@@ -117,9 +121,7 @@ impl Watch {
             if gone {
                 let all = std::mem::take(&mut self.known);
                 let events = all.into_keys().map(|key| self.deleted(key)).collect();
-                if self.tell(events).await.is_err()
-                    || self.state(State::Missing).await.is_err()
-                {
+                if self.tell(events).await.is_err() || self.state(State::Missing).await.is_err() {
                     return;
                 }
             }
