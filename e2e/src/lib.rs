@@ -7,6 +7,7 @@ pub mod authority;
 pub mod bench;
 pub mod block;
 pub mod bounds;
+pub mod cluster;
 pub mod demo;
 pub mod envoy;
 pub mod kube;

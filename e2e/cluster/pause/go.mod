@@ -1,0 +1,3 @@
+module weft/cluster/pause
+
+go 1.26.0

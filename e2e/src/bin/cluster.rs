@@ -1,0 +1,131 @@
+//! `weft-cluster`: a real Kubernetes on this machine. `./justw cluster` builds and runs it.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use weft_e2e::cluster::{control, down, folder::Folder, images, init, say, status, up};
+
+/// A real Kubernetes on this machine: one node, no Docker, no registry of images.
+#[derive(Debug, Parser)]
+#[command(name = "weft-cluster", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+struct Which {
+    /// The cluster's name; several can run side by side.
+    #[arg(long, default_value = "default")]
+    name: String,
+}
+
+impl Which {
+    fn folder(&self) -> anyhow::Result<Folder> {
+        Folder::of(&self.name)
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start it (building what is missing) and print the lines to evaluate.
+    Up {
+        #[command(flatten)]
+        which: Which,
+        /// Folder of image archives to load [default: target/images].
+        #[arg(long)]
+        images: Option<PathBuf>,
+    },
+    /// End it and remove what it left.
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Say what runs; fails when the cluster is not up.
+    Status {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Print the lines to evaluate.
+    Env {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Import image archives (OCI or docker save) [default: those of target/images].
+    Load {
+        #[command(flatten)]
+        which: Which,
+        /// The archives.
+        archives: Vec<PathBuf>,
+    },
+    /// End a program of the node, such as kube-apiserver, until `start`.
+    Stop {
+        #[command(flatten)]
+        which: Which,
+        /// Its name, as `status` says.
+        program: String,
+    },
+    /// Start a program of the node that was stopped.
+    Start {
+        #[command(flatten)]
+        which: Which,
+        /// Its name, as `status` says.
+        program: String,
+    },
+    /// Run a command in the node's namespaces.
+    Enter {
+        #[command(flatten)]
+        which: Which,
+        /// The command.
+        #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Make the images' archives from static programs.
+    Images {
+        /// Folder of the programs [default: beside this one].
+        #[arg(long)]
+        programs: Option<PathBuf>,
+        /// Folder for the archives [default: target/images].
+        #[arg(long)]
+        target: Option<PathBuf>,
+    },
+    /// What `up` starts as the node's process 1.
+    #[command(hide = true)]
+    Init {
+        folder: PathBuf,
+        programs: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up { which, images } => {
+            let images = images.unwrap_or_else(images::default_folder);
+            print!("{}", up::run(&which.folder()?, &images)?);
+        }
+        Command::Down { which } => down::run(&which.folder()?)?,
+        Command::Status { which } => {
+            print!("{}", status::report(&which.folder()?)?);
+        }
+        Command::Env { which } => print!("{}", up::environment(&which.folder()?)?),
+        Command::Load { which, archives } => control::load(&which.folder()?, archives)?,
+        Command::Stop { which, program } => control::stop(&which.folder()?, &program)?,
+        Command::Start { which, program } => control::start(&which.folder()?, &program)?,
+        Command::Enter { which, command } => return control::enter(&which.folder()?, &command),
+        Command::Images { programs, target } => control::images(programs, target)?,
+        Command::Init { folder, programs } => match init::run(&folder, &programs)? {},
+    }
+    Ok(ExitCode::SUCCESS)
+}

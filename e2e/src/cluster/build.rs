@@ -1,0 +1,228 @@
+//! The programs of Kubernetes, etcd, CoreDNS and Helm, built from the Go modules in `e2e/cluster` into the cache.
+//!
+//! The cache's folder is named by a hash of the modules' files: other versions get another folder. A program is
+//! renamed into place when it is whole, so an interrupted build goes on where it ended.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use sha2::{Digest, Sha256};
+
+use super::{folder, say};
+use crate::programs::repository;
+
+/// What Kubernetes says that it is; unstamped programs call themselves v0.0.0, and Helm's checks of versions fail.
+pub const KUBERNETES: &str = "v1.36.4";
+
+/// How often a build that goes on says so.
+const PROGRESS: Duration = Duration::from_secs(30);
+
+/// A Go module of `e2e/cluster`, and what is built of it: (program, package).
+struct Module {
+    folder: &'static str,
+    says: &'static str,
+    programs: &'static [(&'static str, &'static str)],
+}
+
+const MODULES: [Module; 5] = [
+    Module { folder: "pause", says: "pause: seconds", programs: &[("pause", ".")] },
+    Module {
+        folder: "etcd",
+        says: "etcd: a minute",
+        programs: &[("etcd", "go.etcd.io/etcd/server/v3")],
+    },
+    Module {
+        folder: "kubernetes",
+        says: "Kubernetes: about 10 minutes on 2 cores",
+        programs: &[
+            ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+            ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+            ("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+            ("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+            ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+            ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+        ],
+    },
+    Module { folder: "coredns", says: "CoreDNS: a minute", programs: &[("coredns", ".")] },
+    Module {
+        folder: "helm",
+        says: "Helm: two minutes",
+        programs: &[("helm", "helm.sh/helm/v4/cmd/helm")],
+    },
+];
+
+fn sources() -> PathBuf {
+    repository().join("e2e/cluster")
+}
+
+/// A hash of everything that says what is built.
+fn fingerprint() -> anyhow::Result<String> {
+    let mut hash = Sha256::new();
+    for module in &MODULES {
+        let folder = sources().join(module.folder);
+        let mut files: Vec<_> = fs::read_dir(&folder)
+            .with_context(|| folder.display().to_string())?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()?;
+        files.sort();
+        for file in files {
+            let content = fs::read(&file).with_context(|| file.display().to_string())?;
+            let name = file.file_name().unwrap_or_default().display();
+            hash.update(format!("{}/{name}:{}\n", module.folder, content.len()).as_bytes());
+            hash.update(&content);
+        }
+    }
+    Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The folder of the built programs; they may be missing.
+///
+/// # Errors
+/// When the modules cannot be read.
+pub fn programs() -> anyhow::Result<PathBuf> {
+    Ok(folder::cache()?.join(fingerprint()?).join("bin"))
+}
+
+/// Builds what the cache lacks and returns the folder of the programs.
+///
+/// # Errors
+/// When Go is missing or too old, or a build fails; the message has the end of its output.
+pub fn ensure() -> anyhow::Result<PathBuf> {
+    let programs = programs()?;
+    fs::create_dir_all(&programs).with_context(|| programs.display().to_string())?;
+    let lock = fs::File::create(programs.with_added_extension("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
+    for module in &MODULES {
+        let lacks: Vec<_> =
+            module.programs.iter().filter(|(name, _)| !programs.join(name).is_file()).collect();
+        if lacks.is_empty() {
+            continue;
+        }
+        check_go()?;
+        say(&format!("building {} (once, into {})", module.says, programs.display()));
+        build(module, &programs)?;
+    }
+    Ok(programs)
+}
+
+fn check_go() -> anyhow::Result<()> {
+    let needs = "Go 1.26 or newer is needed to build Kubernetes (https://go.dev/dl/)";
+    let output = Command::new("go")
+        .args(["env", "GOVERSION"])
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("there is no go on PATH: {needs}"))?;
+    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if new_enough(&version) { Ok(()) } else { bail!("go on PATH is {version}: {needs}") }
+}
+
+fn new_enough(version: &str) -> bool {
+    let mut numbers = version
+        .trim_start_matches("go")
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (1, 26)
+}
+
+fn linker_flags(module: &Module) -> String {
+    let mut flags = "-s -w".to_owned();
+    if module.folder == "kubernetes" {
+        let mut numbers = KUBERNETES.trim_start_matches('v').split('.');
+        let (major, minor) = (numbers.next().unwrap_or("1"), numbers.next().unwrap_or("0"));
+        for (name, value) in [
+            ("gitVersion", KUBERNETES),
+            ("gitMajor", major),
+            ("gitMinor", minor),
+            ("gitTreeState", "clean"),
+        ] {
+            flags += &format!(" -X k8s.io/component-base/version.{name}={value}");
+        }
+    }
+    flags
+}
+
+fn build(module: &Module, programs: &Path) -> anyhow::Result<()> {
+    let partial = programs.with_file_name(format!("partial-{}", module.folder));
+    fs::create_dir_all(&partial)?;
+    let log = programs.with_file_name(format!("{}.log", module.folder));
+    let output = fs::File::create(&log)?;
+    let local = module.programs.iter().all(|(_, package)| *package == ".");
+    let target = match module.programs {
+        [(name, _)] => partial.join(name),
+        _ => partial.join(""),
+    };
+    let mut command = Command::new("go");
+    command
+        .current_dir(sources().join(module.folder))
+        .args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags"])
+        .arg(linker_flags(module))
+        .arg("-o")
+        .arg(target)
+        .args(if local { vec!["."] } else { module.programs.iter().map(|(_, p)| *p).collect() })
+        .env("CGO_ENABLED", "0")
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output);
+    let mut child = command.spawn().context("go build")?;
+    let began = Instant::now();
+    let mut said = began;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if said.elapsed() >= PROGRESS {
+            said = Instant::now();
+            say(&format!("  still building {} ({} s)", module.folder, began.elapsed().as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    if !status.success() {
+        bail!("go build of {} ({status}):\n{}", module.folder, tail(&log));
+    }
+    for (name, _) in module.programs {
+        fs::rename(partial.join(name), programs.join(name))
+            .with_context(|| format!("{name} was not built"))?;
+    }
+    fs::remove_dir_all(&partial)?;
+    say(&format!("  built in {} s", began.elapsed().as_secs()));
+    Ok(())
+}
+
+/// The last lines of a log.
+pub fn tail(log: &Path) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn versions_of_go_are_compared_by_number() {
+        for (version, fits) in
+            [("go1.26.8", true), ("go1.30", true), ("go2.0", true), ("go1.9.1", false), ("", false)]
+        {
+            assert_eq!(new_enough(version), fits, "{version}");
+        }
+    }
+
+    #[test]
+    fn the_stamped_version_is_the_pinned_one() {
+        let module = fs::read_to_string(sources().join("kubernetes/go.mod")).unwrap();
+        assert!(module.contains(&format!("k8s.io/kubernetes {KUBERNETES}")));
+    }
+
+    #[test]
+    fn the_fingerprint_does_not_depend_on_when_it_is_asked() {
+        assert_eq!(fingerprint().unwrap(), fingerprint().unwrap());
+    }
+}
