@@ -92,10 +92,7 @@ enum Command {
     },
     /// What `up` starts as the node's process 1.
     #[command(hide = true)]
-    Init {
-        folder: PathBuf,
-        programs: PathBuf,
-    },
+    Init { folder: PathBuf, programs: PathBuf },
 }
 
 fn main() -> ExitCode {

@@ -46,7 +46,8 @@ pub fn kubeconfig(
 
 /// The lines to evaluate: `eval "$(./justw cluster up)"`.
 pub fn exports(kubeconfig: &Path, programs: &[&Path]) -> String {
-    let folders: Vec<_> = programs.iter().map(|folder| quoted(&folder.display().to_string())).collect();
+    let folders: Vec<_> =
+        programs.iter().map(|folder| quoted(&folder.display().to_string())).collect();
     format!(
         "export KUBECONFIG={}\nexport PATH={}:\"$PATH\"\n",
         quoted(&kubeconfig.display().to_string()),
@@ -57,7 +58,11 @@ pub fn exports(kubeconfig: &Path, programs: &[&Path]) -> String {
 /// For a shell, whatever is in it.
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
-    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 
 use super::folder::Folder;
@@ -87,7 +87,11 @@ fn write(folder: &Folder, name: &str, certificate: &str, key: &KeyPair) -> anyho
     folder.write(&format!("pki/{name}.key"), key.serialize_pem().as_bytes())
 }
 
-fn subject(common_name: &str, organisation: &str, names: &[&str]) -> anyhow::Result<CertificateParams> {
+fn subject(
+    common_name: &str,
+    organisation: &str,
+    names: &[&str],
+) -> anyhow::Result<CertificateParams> {
     let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
     let mut params = CertificateParams::new(names)?;
     params.distinguished_name.push(DnType::CommonName, common_name);
@@ -107,7 +111,8 @@ pub fn make(folder: &Folder) -> anyhow::Result<String> {
     let client = [ExtendedKeyUsagePurpose::ClientAuth];
     let api_server = subject("kube-apiserver", "", &API_SERVER_NAMES)?;
     authority.issue(folder, "apiserver", api_server, &server)?;
-    let kubelet = subject("system:node:node", "system:nodes", &["node", "172.30.0.2", "fd00:30::2"])?;
+    let kubelet =
+        subject("system:node:node", "system:nodes", &["node", "172.30.0.2", "fd00:30::2"])?;
     authority.issue(folder, "kubelet-server", kubelet, &server)?;
     for (name, common_name, organisation) in CLIENTS {
         authority.issue(folder, name, subject(common_name, organisation, &[])?, &client)?;

@@ -41,7 +41,8 @@ pub fn make(folder: &Folder) -> anyhow::Result<()> {
     if unified_control_groups() {
         for controller in ["cpu", "cpuset", "io", "memory", "pids"] {
             // Those that the machine has not, the kubelet misses in its own words.
-            let _ = fs::write(format!("{MOUNTED}/cgroup.subtree_control"), format!("+{controller}"));
+            let _ =
+                fs::write(format!("{MOUNTED}/cgroup.subtree_control"), format!("+{controller}"));
         }
     }
     for group in groups(folder)? {

@@ -136,7 +136,8 @@ fn shell(target: &Path) -> anyhow::Result<()> {
     let output = Command::new(&busybox).arg("--list").stdin(Stdio::null()).output()?;
     let mut layer = base()?;
     layer.copy("/bin/busybox", 0o755, &busybox)?;
-    for applet in String::from_utf8_lossy(&output.stdout).lines().filter(|name| *name != "busybox") {
+    for applet in String::from_utf8_lossy(&output.stdout).lines().filter(|name| *name != "busybox")
+    {
         layer.link(&format!("/bin/{applet}"), "busybox")?;
     }
     let settings = Settings {

@@ -44,7 +44,13 @@ impl Default for Layer {
 }
 
 impl Layer {
-    fn append(&mut self, kind: EntryType, path: &str, mode: u32, content: &[u8]) -> anyhow::Result<()> {
+    fn append(
+        &mut self,
+        kind: EntryType,
+        path: &str,
+        mode: u32,
+        content: &[u8],
+    ) -> anyhow::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(mode);
@@ -223,7 +229,8 @@ mod tests {
     #[test]
     fn what_the_index_names_is_in_the_archive_under_its_hash() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = Settings { entrypoint: vec!["/usr/local/bin/it".into()], ..Settings::default() };
+        let settings =
+            Settings { entrypoint: vec!["/usr/local/bin/it".into()], ..Settings::default() };
         let (path, _) = write(folder.path(), "docker.io/weft/it:dev", &settings, sample()).unwrap();
         assert!(path.ends_with("it.tar"));
         let files = entries(&fs::read(path).unwrap());
@@ -251,7 +258,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let make = || {
             let (path, _) =
-                write(folder.path(), "docker.io/weft/it:dev", &Settings::default(), sample()).unwrap();
+                write(folder.path(), "docker.io/weft/it:dev", &Settings::default(), sample())
+                    .unwrap();
             fs::read(path).unwrap()
         };
         assert_eq!(make(), make());

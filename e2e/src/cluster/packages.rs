@@ -65,7 +65,9 @@ pub fn install(packages: &[&str]) -> anyhow::Result<()> {
     }
     let list = packages.join(" ");
     if find("apt-get").is_none() {
-        bail!("missing programs; these Debian packages have them: {list} (there is no apt-get here: install them by hand)");
+        bail!(
+            "missing programs; these Debian packages have them: {list} (there is no apt-get here: install them by hand)"
+        );
     }
     say(&format!("installing Debian packages: {list}"));
     let apt = |arguments: &[&str]| {

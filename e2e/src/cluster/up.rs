@@ -30,11 +30,20 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// With what is missing, or the program that does not start and the end of its log.
 pub fn run(folder: &Folder, images: &Path) -> anyhow::Result<String> {
     if let Some(used) = foreign_kubeconfig(folder)? {
-        say(&format!("KUBECONFIG is set: the cluster of {} is used instead of one of our own", used.display()));
+        say(&format!(
+            "KUBECONFIG is set: the cluster of {} is used instead of one of our own",
+            used.display()
+        ));
         say("images: `docker build` and your own registry or loader (docs/local-cluster.md)");
-        return Ok(exports(&used, &own_programs()?.iter().map(PathBuf::as_path).collect::<Vec<_>>()));
+        return Ok(exports(
+            &used,
+            &own_programs()?.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+        ));
     }
-    ensure!(cfg!(target_os = "linux"), "a local cluster needs Linux; set KUBECONFIG to use another one");
+    ensure!(
+        cfg!(target_os = "linux"),
+        "a local cluster needs Linux; set KUBECONFIG to use another one"
+    );
     ensure!(
         rustix::process::geteuid().is_root(),
         "a local cluster needs root (namespaces, control groups); set KUBECONFIG to use another one"
@@ -122,8 +131,12 @@ fn start(folder: &Folder, programs: &Path) -> anyhow::Result<Started> {
     let server = format!("https://127.0.0.1:{port}");
     let admin = access::kubeconfig(folder, "admin", &server, &authority)?;
     folder.write("kubeconfig", admin.as_bytes())?;
-    let mut started =
-        Started { init: start_init(folder, programs)?, forward: None, port, programs: programs.to_path_buf() };
+    let mut started = Started {
+        init: start_init(folder, programs)?,
+        forward: None,
+        port,
+        programs: programs.to_path_buf(),
+    };
     folder.record(&started)?;
     until(folder, "the node's namespaces", "init", || Ok(folder.file("running/init").exists()))?;
     FIRST.iter().try_for_each(|name| want(folder, name))?;
@@ -150,7 +163,8 @@ fn start(folder: &Folder, programs: &Path) -> anyhow::Result<Started> {
     })?;
     say("  waiting for the name server");
     until(folder, "CoreDNS", "kubelet", || {
-        let deployment = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=5s"];
+        let deployment =
+            ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=5s"];
         kubectl.succeeds(&deployment)
     })?;
     Ok(started)
@@ -171,10 +185,17 @@ fn until(
         }
         let init_runs = folder.started()?.is_none_or(|started| started.init.runs());
         if !init_runs {
-            bail!("the node ended while waiting for {what}:\n{}", build::tail(&folder.file("logs/init.log")));
+            bail!(
+                "the node ended while waiting for {what}:\n{}",
+                build::tail(&folder.file("logs/init.log"))
+            );
         }
         if Instant::now() >= deadline {
-            bail!("{what}: not ready after {PATIENCE:?}; end of {}:\n{}", log.display(), build::tail(&log));
+            bail!(
+                "{what}: not ready after {PATIENCE:?}; end of {}:\n{}",
+                log.display(),
+                build::tail(&log)
+            );
         }
         std::thread::sleep(AGAIN);
     }
@@ -310,7 +331,8 @@ fn node_images(folder: &Folder, programs: &Path) -> anyhow::Result<Vec<PathBuf>>
     let image = |reference: &str, program: &str| {
         let mut layer = oci::Layer::default();
         layer.copy(&format!("/{program}"), 0o755, &programs.join(program))?;
-        let settings = oci::Settings { entrypoint: vec![format!("/{program}")], ..Default::default() };
+        let settings =
+            oci::Settings { entrypoint: vec![format!("/{program}")], ..Default::default() };
         oci::write(&target, reference, &settings, layer).map(|(path, _)| path)
     };
     Ok(vec![image(config::PAUSE, "pause")?, image(addons::IMAGE, "coredns")?])
