@@ -174,6 +174,11 @@ fn source(source: &Source, action: AuthorizationAction, path: &Path<'_>, report:
             report.error(&at, "cannot be used with action CUSTOM");
         }
     }
+    for (field, values) in
+        [("principals", &source.principals), ("notPrincipals", &source.not_principals)]
+    {
+        never_matches(values, never_a_principal, &path.field(field), report);
+    }
     for (field, values) in [
         ("ipBlocks", &source.ip_blocks),
         ("notIpBlocks", &source.not_ip_blocks),
@@ -210,6 +215,42 @@ fn operation(operation: &Operation, path: &Path<'_>, report: &mut Validation) {
     for (field, values, check) in fields {
         each(values, check, &path.field(field), report);
     }
+    for (field, values, why) in [
+        ("methods", &operation.methods, never_a_method as Never),
+        ("notMethods", &operation.not_methods, never_a_method),
+        ("paths", &operation.paths, never_a_path),
+        ("notPaths", &operation.not_paths, never_a_path),
+    ] {
+        never_matches(values, why, &path.field(field), report);
+    }
+}
+
+/// Why no request can have such a value; `None` when one can.
+type Never = fn(&str) -> Option<&'static str>;
+
+fn never_matches(values: &[String], why: Never, path: &Path<'_>, report: &mut Validation) {
+    for (index, value) in values.iter().enumerate() {
+        if let Some(why) = why(value) {
+            report.warn(&path.index(index), format!("{value:?} never matches: {why}"));
+        }
+    }
+}
+
+fn never_a_principal(text: &str) -> Option<&'static str> {
+    text.contains("://").then_some("a principal is written without spiffe://")
+}
+
+fn never_a_method(text: &str) -> Option<&'static str> {
+    text.bytes()
+        .any(|byte| byte.is_ascii_lowercase())
+        .then_some("methods are compared with their case, such as GET")
+}
+
+fn never_a_path(text: &str) -> Option<&'static str> {
+    if !text.is_empty() && !text.starts_with(['/', '*']) {
+        return Some("a path begins with /");
+    }
+    text.contains(['?', '#']).then_some("paths are compared without their query")
 }
 
 /// A text, `abc*`, `*abc` or `*`.

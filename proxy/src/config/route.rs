@@ -54,9 +54,9 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     /// For every route that has none.
     pub retry: Option<Arc<RetryPolicy>>,
-    /// Mutations of requests, after the route's.
+    /// Mutations of requests, before the route's.
     pub request_headers: Vec<HeaderMutation>,
-    /// Mutations of responses, after the route's.
+    /// Mutations of responses, before the route's.
     pub response_headers: Vec<HeaderMutation>,
     /// What it says of filters.
     pub filters: FilterOverrides,
@@ -171,9 +171,9 @@ pub struct WeightedCluster {
     pub name: Arc<str>,
     /// Its weight.
     pub weight: u32,
-    /// Mutations of requests, after the route's.
+    /// Mutations of requests, before the route's.
     pub request_headers: Vec<HeaderMutation>,
-    /// Mutations of responses, after the route's.
+    /// Mutations of responses, before the route's.
     pub response_headers: Vec<HeaderMutation>,
     /// The authority is replaced.
     pub host_rewrite: Option<HeaderValue>,

@@ -117,7 +117,7 @@ pub async fn handle(
     let found = routes::find(&connection.thread, config, &manager.routes, &passing.head).await;
     let no_route = match found {
         Ok(choice) => {
-            record.choice = Some(choice);
+            record.choose(choice, &passing.head);
             None
         }
         Err(no_route) => Some(no_route),
@@ -167,7 +167,10 @@ fn unrouted(mut record: Box<Record>, head: &Head, no_route: NoRoute) -> Response
     record.details = Cow::Owned(no_route.to_string());
     keep_head(&mut record, head);
     let status = match no_route {
-        NoRoute::NotFound => StatusCode::NOT_FOUND,
+        NoRoute::NotFound { host } => {
+            record.unrouted_host = host;
+            StatusCode::NOT_FOUND
+        }
         NoRoute::TimedOut => StatusCode::SERVICE_UNAVAILABLE,
     };
     reply(record, &head.method, Reply::new(status, ""))
@@ -302,7 +305,7 @@ fn answer_preflight(mut record: Box<Record>, head: &mut Head) -> Step {
 /// Does what the route says.
 async fn act(mut record: Box<Record>, passing: Passing) -> Response<Tracked> {
     let Some(route) = record.choice.as_ref().map(|choice| choice.route.clone()) else {
-        return unrouted(record, &passing.head, NoRoute::NotFound);
+        return unrouted(record, &passing.head, NoRoute::NotFound { host: None });
     };
     let head = &passing.head;
     match &route.action {

@@ -26,6 +26,7 @@ use crate::{
         cluster::{Cluster, Endpoint, WorkloadInfo},
         http::HttpConnectionManager,
         listener::TrafficDirection,
+        route::RouteAction,
     },
     data::connection::Connection,
     net::{flags::ResponseFlags, pool::connect::ConnectionInfo},
@@ -64,6 +65,8 @@ pub struct Record {
     pub remote: SocketAddr,
     /// The route.
     pub choice: Option<Choice>,
+    /// The virtual host that had no route for it.
+    pub unrouted_host: Option<Arc<str>>,
     /// The cluster's name, also of one that does not exist.
     pub cluster_name: Option<Arc<str>>,
     /// The cluster.
@@ -127,6 +130,7 @@ impl Record {
             authority: Arc::default(),
             remote: connection.peer,
             choice: None,
+            unrouted_host: None,
             cluster_name: None,
             cluster: None,
             upstream: None,
@@ -163,6 +167,17 @@ impl Record {
             self.told_metadata = true;
             self.peer = self.connection.thread.peers.get(id.as_ref(), &value);
         }
+    }
+
+    /// Takes the route, and the cluster that it leads to: a request that a filter answers belongs to it all the same.
+    pub fn choose(&mut self, choice: Choice, head: &Head) {
+        if let RouteAction::Forward(forward) = &choice.route.action {
+            self.cluster_name = choice.cluster(forward, head);
+            let clusters = choice.config.as_ref().map(|config| &config.clusters);
+            let cluster = clusters.zip(self.cluster_name.as_ref());
+            self.cluster = cluster.and_then(|(clusters, name)| clusters.get(name).cloned());
+        }
+        self.choice = Some(choice);
     }
 
     /// Whether some access log wants a line, so that heads must be kept.

@@ -78,11 +78,12 @@ impl Choice {
         forward.retry.as_ref().or(self.host.retry.as_ref())
     }
 
-    /// Mutations of the request: the route's, the weighted cluster's, the virtual host's, the route configuration's.
+    /// Mutations of the request in Envoy's order: the weighted cluster's, the route's, the virtual host's, the route
+    /// configuration's. Of two that set one header the later counts.
     pub fn request_mutations(&self) -> impl Iterator<Item = &[HeaderMutation]> {
         [
+            self.weighted().map(|cluster| &*cluster.request_headers).unwrap_or_default(),
             &*self.route.request_headers,
-            self.weighted().map_or(&[], |cluster| &*cluster.request_headers),
             &*self.host.request_headers,
             &*self.routes.request_headers,
         ]
@@ -92,8 +93,8 @@ impl Choice {
     /// Mutations of the response, in the same order.
     pub fn response_mutations(&self) -> impl Iterator<Item = &[HeaderMutation]> {
         [
+            self.weighted().map(|cluster| &*cluster.response_headers).unwrap_or_default(),
             &*self.route.response_headers,
-            self.weighted().map_or(&[], |cluster| &*cluster.response_headers),
             &*self.host.response_headers,
             &*self.routes.response_headers,
         ]
@@ -142,15 +143,20 @@ fn draw(target: &ForwardTarget) -> Option<usize> {
 }
 
 /// Why a request has no route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
     /// Nothing matches.
     #[error("route_not_found")]
-    NotFound,
+    NotFound {
+        /// The virtual host that has no route for it; `None`: there is not even a host.
+        host: Option<Arc<str>>,
+    },
     /// The control plane did not say in time.
     #[error("route_not_received_in_time")]
     TimedOut,
 }
+
+const NO_HOST: NoRoute = NoRoute::NotFound { host: None };
 
 /// Finds the route of a request, by the configuration that the connection manager is from.
 ///
@@ -166,7 +172,7 @@ pub async fn find(
 ) -> Result<Choice, NoRoute> {
     let routes = match source {
         RouteSource::Inline(routes) => routes.clone(),
-        RouteSource::Rds(name) => config.routes.get(name).cloned().ok_or(NoRoute::NotFound)?,
+        RouteSource::Rds(name) => config.routes.get(name).cloned().ok_or(NO_HOST)?,
     };
     let authority = lower_case(head.authority());
     let wanted: &str =
@@ -177,15 +183,16 @@ pub async fn find(
             let name = format!("{}/{authority}", routes.name);
             let found = destination::virtual_host(thread, config, &name).await;
             let (newer, host) = found.map_err(|error| match error {
-                NoListener::Unknown => NoRoute::NotFound,
+                NoListener::Unknown => NO_HOST,
                 NoListener::TimedOut => NoRoute::TimedOut,
             })?;
             config = newer;
             host
         }
-        None => return Err(NoRoute::NotFound),
+        None => return Err(NO_HOST),
     };
-    let route = find_route(&host, head).cloned().ok_or(NoRoute::NotFound)?;
+    let route = find_route(&host, head).cloned();
+    let route = route.ok_or_else(|| NoRoute::NotFound { host: Some(host.name.clone()) })?;
     Ok(Choice::new(config, routes, host, route))
 }
 
@@ -200,9 +207,9 @@ fn lower_case(authority: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::route::HeaderFormat, data::testing};
 
-    #[test]
-    fn clusters_are_drawn_by_their_weights() {
+    fn target(weights: &[u32]) -> ForwardTarget {
         let cluster = |weight| WeightedCluster {
             name: "c".into(),
             weight,
@@ -211,10 +218,14 @@ mod tests {
             host_rewrite: None,
             filters: Default::default(),
         };
-        let target = |weights: &[u32]| ForwardTarget::Weighted {
+        ForwardTarget::Weighted {
             clusters: weights.iter().copied().map(cluster).collect(),
             total: weights.iter().copied().map(u64::from).sum(),
-        };
+        }
+    }
+
+    #[test]
+    fn clusters_are_drawn_by_their_weights() {
         let target_90_10 = target(&[90, 0, 10]);
         let mut counts = [0; 3];
         for _ in 0..100_000 {
@@ -226,5 +237,33 @@ mod tests {
         assert_eq!(draw(&target(&[0, 5])), Some(1));
         assert_eq!(draw(&target(&[])), None);
         assert_eq!(draw(&target(&[0])), None);
+    }
+
+    #[test]
+    fn what_a_route_says_of_a_header_comes_after_what_its_weighted_cluster_says() {
+        let set = |value| {
+            let name = http::HeaderName::from_static("x-from");
+            HeaderMutation::Set(name, HeaderFormat::Literal(http::HeaderValue::from_static(value)))
+        };
+        let ForwardTarget::Weighted { mut clusters, total } = target(&[1]) else { panic!() };
+        clusters[0].request_headers = vec![set("cluster")];
+        clusters[0].response_headers = vec![set("cluster")];
+        let forward = testing::to(ForwardTarget::Weighted { clusters, total });
+        let mut route = testing::route("/", RouteAction::Forward(Box::new(forward)));
+        route.request_headers = vec![set("route")];
+        route.response_headers = vec![set("route")];
+        let mut host = testing::host(Vec::new());
+        host.request_headers = vec![set("host")];
+        let choice = Choice::new(Arc::default(), Arc::default(), host.into(), route.into());
+        let mut head = crate::http::head::tests::head("GET", "a", "/", &[]);
+        for mutations in choice.request_mutations() {
+            crate::http::mutate::request(mutations, &mut head, &|_, _| String::new());
+        }
+        assert_eq!(head.headers["x-from"], "host");
+        let mut headers = http::HeaderMap::new();
+        for mutations in choice.response_mutations() {
+            crate::http::mutate::response(mutations, &mut headers, &|_, _| String::new());
+        }
+        assert_eq!(headers["x-from"], "route");
     }
 }

@@ -13,7 +13,10 @@ use super::{
     head::{Head, names},
     path,
 };
-use crate::config::http::{ForwardClientCert, HttpConnectionManager};
+use crate::config::{
+    http::{ForwardClientCert, HttpConnectionManager},
+    listener::TrafficDirection,
+};
 use crate::net::tls::PeerInfo;
 
 /// Why a request is refused before any filter, and the `response_code_details` of it.
@@ -125,8 +128,12 @@ pub fn accept(
     let authority = authority(&uri, &headers)?;
     let target = target(&method, &uri)?;
     remove_hop_by_hop(&mut headers);
-    for name in [header::HOST, header::EXPECT, names::EXPECTED_TIMEOUT, names::ATTEMPT_COUNT] {
+    for name in [header::HOST, header::EXPECT, names::EXPECTED_TIMEOUT] {
         headers.remove(name);
+    }
+    // The client's proxy counts attempts, for the application to see.
+    if manager.direction != TrafficDirection::Inbound {
+        headers.remove(names::ATTEMPT_COUNT);
     }
     let mut head = Head { method, https: false, authority, target, version, headers };
     match path::normalize(&manager.path, &head.target) {

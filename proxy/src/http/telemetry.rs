@@ -154,10 +154,25 @@ fn service(record: &Record) -> ServiceInfo {
             }
         };
     }
+    if let Some(host) = &record.unrouted_host {
+        return service_of_host(host);
+    }
     let blocked = record.choice.as_ref().is_some_and(|choice| {
         &*choice.host.name == "block_all" || &*choice.route.name == "block_all"
     });
     // Names that the mesh does not know are not worth a series each.
     let name = if blocked { BLACK_HOLE_CLUSTER.into() } else { Arc::default() };
     ServiceInfo { host: Arc::default(), name, namespace: Arc::default() }
+}
+
+/// The service of a virtual host, whose name is `<host>:<port>`; of Kubernetes' names the parts are known.
+fn service_of_host(name: &str) -> ServiceInfo {
+    let host = without_port(name);
+    let (short, rest) = host.split_once('.').unwrap_or((host, ""));
+    match rest.split_once(".svc") {
+        Some((namespace, _)) => {
+            ServiceInfo { host: host.into(), name: short.into(), namespace: namespace.into() }
+        }
+        None => ServiceInfo { host: host.into(), name: host.into(), namespace: Arc::default() },
+    }
 }

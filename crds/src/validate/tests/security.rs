@@ -102,6 +102,34 @@ fn authorization_policies_are_checked() {
 }
 
 #[test]
+fn values_that_no_request_has_are_warned_of() {
+    assert_warnings(
+        "AuthorizationPolicy",
+        &[
+            ("{rules: [{from: [{source: {principals: [cluster.local/ns/a/sa/b, '*']}}]}]}", &[]),
+            (
+                "{rules: [{to: [{operation: {methods: [GET, 'P*', '*'], paths: [/a, '*.js', '*']}}]}]}",
+                &[],
+            ),
+            (
+                "{rules: [{from: [{source: {notPrincipals: ['spiffe://cluster.local/ns/a/sa/b']}}]}]}",
+                &[
+                    "spec.rules[0].from[0].source.notPrincipals[0]: \"spiffe://cluster.local/ns/a/sa/b\" never matches: a principal is written without spiffe://",
+                ],
+            ),
+            (
+                "{rules: [{to: [{operation: {methods: [get], notPaths: [orders/*, '/a?b=c']}}]}]}",
+                &[
+                    "spec.rules[0].to[0].operation.methods[0]: \"get\" never matches: methods are compared with their case, such as GET",
+                    "spec.rules[0].to[0].operation.notPaths[0]: \"orders/*\" never matches: a path begins with /",
+                    "spec.rules[0].to[0].operation.notPaths[1]: \"/a?b=c\" never matches: paths are compared without their query",
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
 fn dry_run_is_true_or_false_and_for_allow_and_deny() {
     let policy = |action: &str, value: &str| {
         parse(

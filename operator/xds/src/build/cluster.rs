@@ -232,14 +232,14 @@ fn apply_tls(
     settings: &TrafficPolicy,
 ) -> AutoSni {
     let protocol = target.port.protocol;
-    let mutual = |sni: &str| {
+    let mutual = |sni: &str, servers: &[String]| {
         let sni = if sni.is_empty() { name.sni() } else { sni.to_owned() };
-        tls::mesh_upstream(
-            sni,
-            endpoints::identities(scope, target),
-            protocol,
-            scope.metadata_exchange(),
-        )
+        let servers = match servers {
+            [] => endpoints::identities(scope, target),
+            // Whoever names servers means these alone.
+            named => named.to_vec(),
+        };
+        tls::mesh_upstream(sni, servers, protocol, scope.metadata_exchange())
     };
     let Some(rule) = &settings.tls else {
         if scope.mesh().enable_auto_mtls && takes_mtls(target) {
@@ -248,7 +248,7 @@ fn apply_tls(
                 TransportSocketMatch {
                     name: "tlsMode-istio".into(),
                     r#match: Some(istio),
-                    transport_socket: Some(mutual("")),
+                    transport_socket: Some(mutual("", &[])),
                 },
                 TransportSocketMatch {
                     name: "tlsMode-disabled".into(),
@@ -262,7 +262,7 @@ fn apply_tls(
     match rule.mode {
         ClientTlsMode::Disable => AutoSni::default(),
         ClientTlsMode::IstioMutual => {
-            cluster.transport_socket = Some(mutual(&rule.sni));
+            cluster.transport_socket = Some(mutual(&rule.sni, &rule.subject_alt_names));
             AutoSni::default()
         }
         ClientTlsMode::Simple | ClientTlsMode::Mutual => {

@@ -177,6 +177,8 @@ fn a_rules_tls_takes_the_place_of_automatic_mutual_tls() {
     assert_eq!(tls("{mode: DISABLE}"), (Value::Null, Value::Null, http.clone()));
     let alpn = ["istio-http/1.1", "istio", "http/1.1"];
     assert_eq!(tls("{mode: ISTIO_MUTUAL}"), (mesh_tls(80, "", &alpn), Value::Null, http.clone()));
+    let named = tls("{mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://other/ns/a/sa/b']}").0;
+    assert_eq!(named["context"]["peers"], json!(["=spiffe://other/ns/a/sa/b"]));
     assert_eq!(
         tls("{mode: SIMPLE, sni: api.example, subjectAltNames: [api.example]}"),
         (

@@ -16,7 +16,7 @@ use crate::{
         filter::{Abort, Fault, Fraction, HttpFilter, LocalRateLimit, TokenBucket},
         http::RouteSource,
         rbac::{PathMatcher, Permission, Policy, Principal, Rbac, RbacAction, RbacRules},
-        route::{HeaderFormat, HeaderMutation, Redirect, RouteAction, RouteConfig},
+        route::{HeaderFormat, HeaderMutation, Redirect, RouteAction, RouteConfig, VirtualHost},
     },
     data::testing::{
         Answer, BackendBody, Client, Local, Proxy, backend, cluster, config, fetch, get, host,
@@ -318,7 +318,7 @@ fn access_logs_say_what_became_of_a_request() {
             route("/c", RouteAction::Forward(Box::new(to_cluster("c")))),
             route("/gone", RouteAction::Forward(Box::new(to_cluster("gone")))),
         ])));
-        manager.filters = vec![deny("/secret")];
+        manager.filters = vec![deny("/c/secret"), deny("/secret")];
         manager.access_logs =
             vec![Arc::new(AccessLog { path: path.clone(), format, only_flags: Vec::new() })];
         let proxy = Proxy::new(config(manager, vec![cluster("c", &[ok().await])]));
@@ -327,6 +327,7 @@ fn access_logs_say_what_became_of_a_request() {
         client.get("/gone", &[]).await;
         client.get("/nowhere", &[]).await;
         client.get("/secret", &[]).await;
+        client.get("/c/secret", &[]).await;
         writer::process().flush(Duration::from_secs(10));
         assert_eq!(
             std::fs::read_to_string(&*path).unwrap().lines().collect::<Vec<_>>(),
@@ -335,8 +336,61 @@ fn access_logs_say_what_became_of_a_request() {
                 "/gone 503 NC cluster_not_found 0 0 gone default ",
                 "/nowhere 404 NR route_not_found 0 0 - - ",
                 "/secret 403 - rbac_access_denied_matched_policy[ns[default]-policy[p]-rule[0]] 0 19 - - ",
+                "/c/secret 403 - rbac_access_denied_matched_policy[ns[default]-policy[p]-rule[0]] 0 19 c default ",
             ]
         );
+    });
+}
+
+#[test]
+fn what_a_filter_answers_counts_for_the_service_that_was_asked_for() {
+    run(async {
+        let mut faulty = route("/fault", RouteAction::Forward(Box::new(to_cluster("c"))));
+        faulty.filters.fault = Some(Arc::new(Fault {
+            delay: None,
+            abort: Some((Abort::Http(418), Fraction::ALL)),
+            headers: Vec::new(),
+        }));
+        let all = vec![faulty, route("/c", RouteAction::Forward(Box::new(to_cluster("c"))))];
+        let named = VirtualHost { name: "order.shop.svc.cluster.local:80".into(), ..host(all) };
+        let mut manager = manager(routes(named));
+        manager.filters = vec![deny("/c/secret"), limit(1), HttpFilter::Fault(None)];
+        let mut upstream = cluster("c", &[ok().await]);
+        upstream.service = Some(ServiceInfo {
+            host: "order.shop.svc.cluster.local".into(),
+            name: "order".into(),
+            namespace: "shop".into(),
+        });
+        let proxy = Proxy::new(config(manager, vec![upstream]));
+        let mut client = Client::new(proxy.http().await).await;
+        let expected = [("/c/secret", 403), ("/fault", 418), ("/c", 429)];
+        for (path, status) in expected {
+            assert_eq!(client.get(path, &[]).await.status, status, "{path}");
+        }
+        // The limit comes before the routes: what no route takes is limited too.
+        let free = VirtualHost {
+            name: "order.shop.svc.cluster.local:80".into(),
+            ..host(vec![route("/c", RouteAction::Forward(Box::new(to_cluster("c"))))])
+        };
+        let unlimited = Proxy::new(config(self::manager(routes(free)), Vec::new()));
+        assert_eq!(fetch(unlimited.http().await, "/nowhere", &[]).await.status, 404);
+        for (proxy, statuses) in [(&proxy, &[403, 418, 429][..]), (&unlimited, &[404][..])] {
+            let metrics = proxy.shared.stats.render_prometheus(&proxy.thread.config());
+            for status in statuses {
+                let code = format!("response_code=\"{status}\"");
+                let line = metrics
+                    .lines()
+                    .find(|line| line.starts_with("istio_requests_total") && line.contains(&code))
+                    .unwrap_or_else(|| panic!("no {status} in {metrics}"));
+                for label in [
+                    "destination_service=\"order.shop.svc.cluster.local\"",
+                    "destination_service_name=\"order\"",
+                    "destination_service_namespace=\"shop\"",
+                ] {
+                    assert!(line.contains(label), "{label}: {line}");
+                }
+            }
+        }
     });
 }
 

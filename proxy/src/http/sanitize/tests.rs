@@ -157,7 +157,6 @@ fn headers_of_one_hop_go_whichever_connection_line_names_them() {
             ("upgrade", "h2c"),
             ("http2-settings", "x"),
             ("expect", "100-continue"),
-            ("x-envoy-attempt-count", "7"),
         ],
     )
     .head;
@@ -167,6 +166,18 @@ fn headers_of_one_hop_go_whichever_connection_line_names_them() {
         left,
         ["te: trailers", "x-forwarded-for: 192.0.2.1", "x-forwarded-proto: http", "x-three: 3"]
     );
+}
+
+#[test]
+fn attempts_are_counted_by_the_clients_proxy_alone_and_told_to_the_application() {
+    let given = [("host", "a"), ("x-envoy-attempt-count", "2")];
+    for (direction, expected) in
+        [(TrafficDirection::Inbound, true), (TrafficDirection::Outbound, false)]
+    {
+        let manager = HttpConnectionManager { direction, ..manager() };
+        let head = accepted(&manager, "/", &given).head;
+        assert_eq!(head.headers.contains_key("x-envoy-attempt-count"), expected, "{direction:?}");
+    }
 }
 
 #[test]
