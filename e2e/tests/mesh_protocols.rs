@@ -202,6 +202,33 @@ async fn http_on_a_port_without_a_protocol_is_http() {
     assert_eq!(order.get(pay).await.unwrap().status.as_u16(), 403);
 }
 
+/// A client of HTTP/1.0 that knows neither chunks nor reuse gets the whole answer, then the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_1_0_is_answered() {
+    let mesh = shop().await;
+    let proxy = mesh.workload("storefront-v1-1").unwrap().http_proxy();
+    let pod =
+        SocketAddr::new(mesh.workload("payment-service-v1-1").unwrap().address().into(), 8080);
+    for (to, target) in
+        [(proxy, "http://payment-service/big?size=100000"), (pod, "/big?size=100000")]
+    {
+        let answer = wait::until_ok("a request of HTTP/1.0 should be answered", async || {
+            let mut stream = TcpStream::connect(to).await?;
+            let head = format!("GET {target} HTTP/1.0\r\nHost: payment-service\r\n\r\n");
+            stream.write_all(head.as_bytes()).await?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await?;
+            ensure!(answer.split(' ').nth(1) == Some("200"), "{:.200}", answer);
+            Ok(answer)
+        });
+        let answer = answer.await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(!head.to_ascii_lowercase().contains("transfer-encoding"), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["padding"].as_str().map(str::len), Some(100_000));
+    }
+}
+
 /// An application's calls by name, through its `http_proxy`, over HTTP and gRPC: nothing of it knows the mesh.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_shop_works_unchanged() {

@@ -3,7 +3,7 @@
 use weft_api::xds::{
     envoy::{
         config::{
-            core::v3::HttpProtocolOptions,
+            core::v3::{Http1ProtocolOptions, HttpProtocolOptions},
             listener::v3::{Filter, filter},
         },
         extensions::filters::{
@@ -93,6 +93,11 @@ pub(crate) fn manager(
         common_http_protocol_options: Some(HttpProtocolOptions {
             max_headers_count: Some(uint32(MAX_HEAD_FIELDS)),
             ..HttpProtocolOptions::default()
+        }),
+        // Old clients and health checkers are still about.
+        http_protocol_options: Some(Http1ProtocolOptions {
+            accept_http_10: true,
+            ..Http1ProtocolOptions::default()
         }),
         max_request_headers_kb: Some(uint32(MAX_HEAD_KIB)),
         stream_idle_timeout: Some(Duration::default()),

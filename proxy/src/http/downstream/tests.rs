@@ -136,6 +136,41 @@ fn requests_that_two_parsers_may_read_differently_are_refused_and_the_connection
 }
 
 #[test]
+fn clients_of_http_1_0_get_answers_that_they_can_read() {
+    run(async {
+        let chunks =
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let counted = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabcde";
+        for upstream in [chunks, counted] {
+            let backend = raw_backend(move |mut stream| async move {
+                let mut head = [0; 2_048];
+                while let Ok(size @ 1..) = stream.read(&mut head).await {
+                    assert!(head[..size].starts_with(b"GET / HTTP/1.1\r\n"));
+                    stream.write_all(upstream.as_bytes()).await.unwrap();
+                }
+            })
+            .await;
+            let proxy = Proxy::new(config(forwarding(), vec![cluster("c", &[backend])]));
+            let address = proxy.http().await;
+            for options in ["", "Connection: upgrade\r\nUpgrade: websocket\r\n", "TE: trailers\r\n"]
+            {
+                let request = format!("GET / HTTP/1.0\r\nHost: a\r\n{options}\r\n");
+                let answer = exchange(address, request.as_bytes()).await;
+                let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+                assert_eq!((statuses(head), body), (vec!["200"], "abcde"), "{head}");
+                assert!(!head.contains("transfer-encoding"), "{head}");
+            }
+            // Who asks for it may go on, when the answer's end can be seen.
+            let request = "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+            let twice = [request, &request.replace("Connection: keep-alive\r\n", "")].concat();
+            let answers = exchange(address, twice.as_bytes()).await;
+            let expected = if upstream == counted { vec!["200", "200"] } else { vec!["200"] };
+            assert_eq!(statuses(&answers), expected, "{answers}");
+        }
+    });
+}
+
+#[test]
 fn the_proxy_keeps_serving_after_any_garbage() {
     run(async {
         let (_proxy, address) = proxy(forwarding()).await;
