@@ -8,6 +8,7 @@ mod tunnel;
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::AsFd,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -116,7 +117,15 @@ async fn serve_http(listener: TcpListener, app: Arc<App>, mut stop: watch::Recei
         };
         app.control.connected();
         let _ = stream.set_nodelay(true);
-        let service = http::service(Arc::clone(&app), peer);
+        // The connection's own end is inside the server; its options are reached by a second handle.
+        let handle = match stream.as_fd().try_clone_to_owned() {
+            Ok(handle) => handle,
+            Err(error) => {
+                tracing::warn!(%error, "connection closed");
+                continue;
+            }
+        };
+        let service = http::service(Arc::clone(&app), peer, handle);
         let connection =
             server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);

@@ -390,9 +390,10 @@ impl Forwarding<'_> {
         };
         let stale = error.kind == ErrorKind::Closed
             && error.reused
-            && (!error.sent || self.head.method.is_idempotent());
+            && (!error.sent || (error.ended && self.head.method.is_idempotent()));
         if stale && self.stale_left > 0 && self.body.can_repeat() {
-            // The endpoint closed an idle connection just as it was used (RFC 9112, 9.3.1): it knows nothing of the request.
+            // The endpoint closed an idle connection just as it was used (RFC 9112, 9.3.1): it knows nothing of the
+            // request. A reset is no such end: it may be the answer to the request.
             self.stale_left -= 1;
             self.tried.pop();
             self.permit = None;

@@ -22,6 +22,7 @@ use super::{
 use crate::config::cluster::Cluster;
 
 pub mod connect;
+mod ear;
 mod exchange;
 mod http1;
 mod http2;

@@ -1,7 +1,8 @@
 //! The HTTP side: any path answers; a few have a meaning of their own.
 
 use std::{
-    collections::HashMap, convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration,
+    collections::HashMap, convert::Infallible, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -21,6 +22,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tower::ServiceExt;
 
 use super::App;
@@ -37,18 +39,19 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 /// What an answer can be padded with at most.
 const MAX_PADDING: usize = 16 * 1024 * 1024;
 
-/// Marks a response in whose place the connection is closed.
+/// Marks a response in whose place the connection is reset.
 #[derive(Clone, Copy)]
-struct CloseInstead;
+struct ResetInstead;
 
 /// The peer of the connection that carried a request.
 #[derive(Clone, Copy)]
 struct Peer(SocketAddr);
 
-/// The service of one connection.
+/// The service of one connection, which the socket is of.
 pub(super) fn service(
     app: Arc<App>,
     peer: SocketAddr,
+    socket: OwnedFd,
 ) -> impl hyper::service::Service<
     hyper::Request<Incoming>,
     Response = Response,
@@ -63,13 +66,17 @@ pub(super) fn service(
         .route("/ws", any(websocket))
         .fallback(answer)
         .with_state(app);
+    let socket = Arc::new(socket);
     hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer));
         let answered = router.clone().oneshot(request.map(Body::new));
+        let socket = Arc::clone(&socket);
         async move {
             let response = answered.await.unwrap_or_else(|never: Infallible| match never {});
-            if response.extensions().get::<CloseInstead>().is_some() {
-                return Err(io::Error::other("the request asked for a closed connection"));
+            if response.extensions().get::<ResetInstead>().is_some() {
+                // Closed with this option, TCP does not say goodbye.
+                SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+                return Err(io::Error::other("the request asked for a reset connection"));
             }
             Ok(response)
         }
@@ -175,7 +182,7 @@ async fn answer(
     let failed = match asked.or_else(|| app.control.planned()) {
         Some(Failure::Reset) => {
             let mut response = StatusCode::OK.into_response();
-            response.extensions_mut().insert(CloseInstead);
+            response.extensions_mut().insert(ResetInstead);
             return response;
         }
         Some(Failure::Status(status)) => StatusCode::from_u16(status).ok(),

@@ -426,6 +426,44 @@ fn a_request_on_which_a_reused_connection_breaks_is_sent_again_when_that_is_safe
 }
 
 #[test]
+fn a_request_that_a_reused_connection_answers_with_a_reset_or_half_an_answer_is_not_sent_again() {
+    run(async {
+        for half in [None, Some("HTTP/1.1 200")] {
+            let calls = Calls::default();
+            let counted = calls.clone();
+            let server = raw_backend(move |mut stream| {
+                let calls = counted.clone();
+                async move {
+                    let mut buffer = [0; 1024];
+                    while let Ok(1..) = stream.read(&mut buffer).await {
+                        if calls.next() == 1 {
+                            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                            let _ = stream.write_all(answer).await;
+                            continue;
+                        }
+                        match half {
+                            Some(half) => drop(stream.write_all(half.as_bytes()).await),
+                            None => {
+                                let socket = socket2::SockRef::from(&stream);
+                                socket.set_linger(Some(Duration::ZERO)).unwrap();
+                            }
+                        }
+                        return;
+                    }
+                }
+            })
+            .await;
+            let clusters = vec![cluster("c", &[server])];
+            let proxy = Proxy::new(config(forwarding(to_cluster("c")), clusters));
+            let mut client = Client::new(proxy.http().await).await;
+            assert_eq!(client.get("/", &[]).await.status, 200);
+            assert_eq!(client.get("/", &[]).await.status, 503);
+            assert_eq!(calls.get(), 2, "{half:?}");
+        }
+    });
+}
+
+#[test]
 fn requests_are_copied_to_mirrors() {
     run(async {
         let copies = Rc::new(RefCell::new(Vec::new()));

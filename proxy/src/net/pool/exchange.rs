@@ -77,7 +77,11 @@ async fn send_on(lease: Lease, request: Request<RequestBody>) -> Sent {
             };
             match busy.idle.sender.try_send_request(for_http1(request)).await {
                 Ok(response) => Ok((response, Holder::Http1(busy))),
-                Err(error) => Err(failed(error, reused)),
+                Err(error) => {
+                    let mut error = failed(error, reused);
+                    error.ended = busy.idle.ear.ended_silently();
+                    Err(error)
+                }
             }
         }
         Lease::Http2(mut lease) => {

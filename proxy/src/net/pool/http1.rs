@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     ConnectFailure, Member, Pool,
     connect::{Connection, ConnectionInfo},
+    ear::{Ear, Heard},
     io::{Probe, Pulse},
 };
 use crate::{
@@ -27,6 +28,7 @@ const MAX_BUFFER: usize = 128 * 1024;
 pub struct Idle {
     pub(super) sender: SendRequest<RequestBody>,
     pub(super) info: Arc<ConnectionInfo>,
+    pub(super) ear: Ear,
     probe: Probe,
     served: u32,
     born: Instant,
@@ -69,6 +71,7 @@ impl Lease {
     pub fn take(mut self) -> Option<Busy> {
         let mut idle = self.idle.take()?;
         idle.served = idle.served.saturating_add(1);
+        idle.ear.listen();
         Some(Busy { idle, pool: self.pool.clone() })
     }
 }
@@ -138,11 +141,10 @@ pub async fn handshake(pool: &Rc<Pool>, connection: Connection) -> Result<(), Co
     let probe = connection.io.probe();
     let mut builder = http1::Builder::new();
     builder.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
-    let (mut sender, driver) =
-        builder.handshake(TokioIo::new(connection.io)).await.map_err(|error| ConnectFailure {
-            kind: ErrorKind::Connect,
-            source: Some(Arc::new(error)),
-        })?;
+    let (io, ear) = Heard::new(connection.io);
+    let (mut sender, driver) = builder.handshake(TokioIo::new(io)).await.map_err(|error| {
+        ConnectFailure { kind: ErrorKind::Connect, source: Some(Arc::new(error)) }
+    })?;
     let member = Member::join(pool);
     tokio::task::spawn_local(async move {
         if let Err(error) = driver.with_upgrades().await {
@@ -155,6 +157,6 @@ pub async fn handshake(pool: &Rc<Pool>, connection: Connection) -> Result<(), Co
         source: Some(Arc::new(error)),
     })?;
     let now = Instant::now();
-    pool.put(Idle { sender, info: connection.info, probe, served: 0, born: now, since: now });
+    pool.put(Idle { sender, info: connection.info, ear, probe, served: 0, born: now, since: now });
     Ok(())
 }

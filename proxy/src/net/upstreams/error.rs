@@ -1,6 +1,6 @@
 //! Why an attempt on an endpoint failed.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, io, sync::Arc};
 
 use http::Request;
 
@@ -82,6 +82,8 @@ pub struct UpstreamError {
     pub sent: bool,
     /// The connection had been used before: the endpoint may have closed it just then.
     pub reused: bool,
+    /// The endpoint ended the connection in order, not by a reset, before it said anything to the request.
+    pub ended: bool,
     /// The request, untouched, when nothing of it was sent and it could be had back.
     pub request: Option<Box<Request<RequestBody>>>,
     /// The cause.
@@ -91,7 +93,7 @@ pub struct UpstreamError {
 impl UpstreamError {
     /// An attempt of which nothing was sent.
     pub fn unsent(kind: ErrorKind) -> Self {
-        Self { kind, sent: false, reused: false, request: None, source: None }
+        Self { kind, sent: false, reused: false, ended: false, request: None, source: None }
     }
 
     pub(in crate::net) fn with_request(mut self, request: Request<RequestBody>) -> Self {
@@ -101,7 +103,8 @@ impl UpstreamError {
 
     pub(in crate::net) fn from_hyper(error: hyper::Error) -> Self {
         let (kind, sent) = classify(&error);
-        Self { kind, sent, reused: false, request: None, source: Some(Arc::new(error)) }
+        let ended = ended(&error);
+        Self { kind, sent, reused: false, ended, request: None, source: Some(Arc::new(error)) }
     }
 }
 
@@ -129,6 +132,14 @@ fn classify(error: &hyper::Error) -> (ErrorKind, bool) {
         None if error.is_parse() || error.is_parse_too_large() => (ErrorKind::Protocol, true),
         None => (ErrorKind::Closed, !error.is_canceled()),
     }
+}
+
+/// Whether an HTTP/2 connection ended without a reset. (Of HTTP/1 hyper does not say.)
+fn ended(error: &hyper::Error) -> bool {
+    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    http2.and_then(h2::Error::get_io).is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof)
+    })
 }
 
 impl UpstreamError {
@@ -174,6 +185,7 @@ impl fmt::Debug for UpstreamError {
             .field("kind", &self.kind)
             .field("sent", &self.sent)
             .field("reused", &self.reused)
+            .field("ended", &self.ended)
             .field("source", &self.source)
             .finish_non_exhaustive()
     }
