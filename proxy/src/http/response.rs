@@ -260,6 +260,10 @@ pub fn reply(mut record: Box<Record>, method: &Method, reply: Reply) -> Response
             };
         }
     }
+    if record.told_metadata {
+        // Whoever denies or breaks off a request is its destination in the client's metrics too.
+        record.connection.thread.add_own_metadata(&mut headers);
+    }
     finish_headers(&record, &mut headers);
     record.respond(status, &headers);
     let mut response = Response::new(Tracked::full(body, record));

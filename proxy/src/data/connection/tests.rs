@@ -210,6 +210,36 @@ fn policies_hold_by_the_clients_certificate() {
 }
 
 #[test]
+fn answers_of_the_servers_proxy_say_whose_they_are() {
+    run(async {
+        let authority = Authority::new();
+        let gone = crate::data::testing::nobody().await;
+        for (filters, status) in [(vec![HttpFilter::Rbac(allow("order"))], 403), (vec![], 503)] {
+            let server = with_identity(server_config(gone, &filters, true), &authority, "payment");
+            let port = server.listen(Destination::Inbound).await;
+            let client = with_identity(client_config(port, http1), &authority, "user");
+            let answer = Client::new(client.http().await).await.get("/", &[]).await;
+            assert_eq!(answer.status, status);
+            let metrics = client.shared.stats.render_prometheus(&client.thread.config());
+            let counted = metrics
+                .lines()
+                .find(|line| line.starts_with("istio_requests_total"))
+                .unwrap_or_else(|| panic!("{metrics}"));
+            assert!(counted.contains(&format!("response_code=\"{status}\"")), "{counted}");
+            assert!(counted.contains("destination_workload=\"payment-v1\""), "{counted}");
+            // For peers of the mesh alone.
+            let asks = [("x-envoy-peer-metadata", "forged")];
+            let plain = Client::new(port).await.get("/", &asks).await;
+            assert_eq!(plain.status, status);
+            for answer in [answer, plain] {
+                assert_eq!(answer.header("x-envoy-peer-metadata"), None);
+                assert_eq!(answer.header("x-envoy-peer-metadata-id"), None);
+            }
+        }
+    });
+}
+
+#[test]
 fn plaintext_is_let_in_by_permissive_and_not_by_strict() {
     run(async {
         let authority = Authority::new();
