@@ -4,12 +4,25 @@
 //! Every replica signs certificates and serves webhooks; what is written for all is written by the leader alone.
 
 pub mod authority;
+mod ca_bundle;
+pub mod injector;
+mod leader;
+mod lease;
+mod roots;
 pub mod token_review;
 
-use anyhow::Context;
-use kube::{Client, Config};
+use std::sync::Arc;
 
-use crate::settings::Settings;
+use anyhow::Context;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use kube::{Client, Config};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use weft_ca::authority::AuthorityStore;
+
+use crate::{mesh::LatestView, settings::Settings};
 
 /// The label of everything that the operator creates, for whoever has to clean up.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "weft-operator");
@@ -47,4 +60,64 @@ impl Cluster {
             pod: settings.pod_name.clone().unwrap_or_else(|| format!("pid-{}", std::process::id())),
         })
     }
+}
+
+/// What the leader writes from.
+pub struct Writers {
+    /// Where to.
+    pub cluster: Cluster,
+    /// The mesh's roots.
+    pub authority: Arc<AuthorityStore>,
+    /// The mesh.
+    pub view: LatestView,
+}
+
+impl Writers {
+    /// Takes part in the election, and writes while this replica leads, until the signal. The lease has been given up
+    /// when the task ends.
+    pub fn spawn(self, shutdown: &CancellationToken) -> JoinHandle<()> {
+        let (leads, leading) = watch::channel(false);
+        let Self { cluster, authority, view } = self;
+        {
+            let (cluster, authority) = (cluster.clone(), authority.clone());
+            spawn_writer(&leading, shutdown, move || {
+                roots::publish(cluster.clone(), authority.clone(), view.clone())
+            });
+        }
+        {
+            let (client, authority) = (cluster.client.clone(), authority.clone());
+            spawn_writer(&leading, shutdown, move || {
+                ca_bundle::maintain::<MutatingWebhookConfiguration>(
+                    client.clone(),
+                    ca_bundle::INJECTOR,
+                    authority.clone(),
+                )
+            });
+        }
+        {
+            let client = cluster.client.clone();
+            spawn_writer(&leading, shutdown, move || {
+                ca_bundle::maintain::<ValidatingWebhookConfiguration>(
+                    client.clone(),
+                    ca_bundle::VALIDATOR,
+                    authority.clone(),
+                )
+            });
+        }
+        tokio::spawn(leader::run(cluster, leads, shutdown.clone()))
+    }
+}
+
+fn spawn_writer<F: Future<Output = ()> + Send + 'static>(
+    leading: &watch::Receiver<bool>,
+    shutdown: &CancellationToken,
+    task: impl Fn() -> F + Send + Sync + 'static,
+) {
+    let (leading, shutdown) = (leading.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = leader::while_leading(leading, task) => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
 }

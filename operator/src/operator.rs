@@ -31,11 +31,12 @@ use weft_ca::{
 };
 use weft_core::mesh::MeshConfig;
 use weft_index::{Index, mesh_config};
+use weft_webhook::InjectConfig;
 use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 
 use crate::{
     admin::{self, Admin},
-    kubernetes::{Cluster, MESH_CONFIG, authority, token_review::TokenReviewer},
+    kubernetes::{Cluster, MESH_CONFIG, Writers, authority, injector, token_review::TokenReviewer},
     mesh::{self, LatestView, MeshTask},
     server::{self, Server},
     settings::{Settings, Source},
@@ -110,6 +111,8 @@ impl Operator {
             stop.clone(),
             home.ads_options(&view),
         );
+        let (inject, mut inject_config) = watch::channel(Arc::new(InjectConfig::default()));
+        let inject_state = weft_webhook::State::new(inject_config.clone(), &mut registry);
         let known_trust_domain = Arc::new(OnceLock::new());
         let admin = Admin::new(admin::Inner {
             view: view.clone(),
@@ -157,8 +160,18 @@ impl Operator {
         tasks.push(tokio::spawn(server.run(stop.clone())));
         tasks.push(tokio::spawn(refresh(tls.clone(), authority.clone(), ca_metrics, stop.clone())));
         if let Home::Cluster { cluster, webhooks } = home {
-            tasks.push(tokio::spawn(authority::follow(cluster, authority, shutdown)));
-            tasks.push(tokio::spawn(webhooks::serve(webhooks, tls, axum::Router::new(), stop)));
+            let follow = injector::follow(cluster.clone(), inject);
+            tokio::spawn(until(stop.clone(), follow));
+            tokio::select! {
+                _ = inject_config.changed() => {}
+                () = shutdown.cancelled() => return Ok(Self { tasks, ..started }),
+            }
+            let router = weft_webhook::router(inject_state);
+            tasks.push(tokio::spawn(webhooks::serve(webhooks, tls, router, stop)));
+            let follow =
+                authority::follow(cluster.clone(), authority.clone(), shutdown.clone());
+            tasks.push(tokio::spawn(follow));
+            tasks.push(Writers { cluster, authority, view }.spawn(&shutdown));
         }
         // Ready from here on.
         known_trust_domain.get_or_init(|| trust_domain);
@@ -190,6 +203,14 @@ impl Operator {
 
 async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{flag} {address} cannot be bound"))
+}
+
+/// The task, unless the signal ends it.
+async fn until(signal: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = task => {}
+        () = signal.cancelled() => {}
+    }
 }
 
 /// The signal, passed on when the delay is over.

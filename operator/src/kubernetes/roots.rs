@@ -16,7 +16,7 @@ use kube::{
     Api,
     api::{ObjectMeta, Patch, PatchParams},
     core::PartialObjectMeta,
-    runtime::watcher::{self, metadata_watcher, watcher},
+    runtime::watcher::{self, watcher},
 };
 use serde_json::{Value, json};
 use tokio::time::{interval, sleep};
@@ -81,7 +81,7 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
     let client = cluster.client;
     let config = watcher::Config::default();
     let mut namespaces =
-        metadata_watcher(Api::<Namespace>::all(client.clone()), config.clone()).boxed();
+        watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), config.clone()).boxed();
     let own = config.fields(&format!("metadata.name={NAME}"));
     let mut config_maps = watcher(Api::<ConfigMap>::all(client.clone()), own).boxed();
     let mut known = Known::default();
