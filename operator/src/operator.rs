@@ -168,8 +168,7 @@ impl Operator {
             }
             let router = weft_webhook::router(inject_state);
             tasks.push(tokio::spawn(webhooks::serve(webhooks, tls, router, stop)));
-            let follow =
-                authority::follow(cluster.clone(), authority.clone(), shutdown.clone());
+            let follow = authority::follow(cluster.clone(), authority.clone(), shutdown.clone());
             tasks.push(tokio::spawn(follow));
             tasks.push(Writers { cluster, authority, view }.spawn(&shutdown));
         }

@@ -132,7 +132,8 @@ mod tests {
                 "sideEffects": "None",
             })
         });
-        let value = json!({ "metadata": { "name": VALIDATOR }, "webhooks": webhooks.collect::<Value>() });
+        let value =
+            json!({ "metadata": { "name": VALIDATOR }, "webhooks": webhooks.collect::<Value>() });
         serde_json::from_value(value).unwrap()
     }
 
@@ -142,7 +143,8 @@ mod tests {
         assert_eq!(patch(&configuration(&[]), "roots"), None);
         for held in [[Some("roots"), None], [Some("old"), Some("roots")]] {
             let bundle = json!(ByteString("roots".into()));
-            let webhook = |name: &str| json!({ "name": name, "clientConfig": { "caBundle": bundle } });
+            let webhook =
+                |name: &str| json!({ "name": name, "clientConfig": { "caBundle": bundle } });
             assert_eq!(
                 patch(&configuration(&held), "roots"),
                 Some(json!({

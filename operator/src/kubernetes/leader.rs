@@ -88,8 +88,7 @@ impl Candidate {
         let empty = Default::default();
         // A lease without a spec is nobody's.
         let spec = there.as_ref().map(|_| spec.unwrap_or(&empty));
-        let Step::Take(spec) =
-            self.observer.step(spec, &self.me, Timestamp::now(), Instant::now())
+        let Step::Take(spec) = self.observer.step(spec, &self.me, Timestamp::now(), Instant::now())
         else {
             return Ok(false);
         };

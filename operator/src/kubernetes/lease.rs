@@ -5,9 +5,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::{
-    api::coordination::v1::LeaseSpec,
-    apimachinery::pkg::apis::meta::v1::MicroTime,
-    jiff::Timestamp,
+    api::coordination::v1::LeaseSpec, apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp,
 };
 
 /// For how long a lease holds after it was renewed.
@@ -135,9 +133,23 @@ mod tests {
     fn a_lease_that_nobody_has_is_taken_at_once() {
         let mut test = Test::default();
         let taken = test.taken(None, 5);
-        assert_eq!(taken, LeaseSpec { lease_transitions: Some(0), acquire_time: Some(MicroTime(at(5))), ..lease("me", 5) });
+        assert_eq!(
+            taken,
+            LeaseSpec {
+                lease_transitions: Some(0),
+                acquire_time: Some(MicroTime(at(5))),
+                ..lease("me", 5)
+            }
+        );
         let taken = test.taken(Some(&lease("", 1)), 5);
-        assert_eq!(taken, LeaseSpec { lease_transitions: Some(4), acquire_time: Some(MicroTime(at(5))), ..lease("me", 5) });
+        assert_eq!(
+            taken,
+            LeaseSpec {
+                lease_transitions: Some(4),
+                acquire_time: Some(MicroTime(at(5))),
+                ..lease("me", 5)
+            }
+        );
     }
 
     #[test]

@@ -223,10 +223,17 @@ mod tests {
     fn roots_are_written_where_proxies_are_or_may_come_and_where_they_differ() {
         let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let known = Known {
-            namespaces: [("fresh", true), ("old", true), ("plain", false), ("right", true), ("single", false)]
-                .map(|(name, injects)| (name.to_owned(), injects))
+            namespaces: [
+                ("fresh", true),
+                ("old", true),
+                ("plain", false),
+                ("right", true),
+                ("single", false),
+            ]
+            .map(|(name, injects)| (name.to_owned(), injects))
+            .into(),
+            published: [text("old", "before"), text("right", "roots"), text("gone", "before")]
                 .into(),
-            published: [text("old", "before"), text("right", "roots"), text("gone", "before")].into(),
         };
         let with_proxies = ["single", "gone"].map(Arc::from).into();
         let outdated: Vec<_> = known.outdated(&with_proxies, "roots").collect();
