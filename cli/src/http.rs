@@ -1,4 +1,6 @@
 //! A GET over plain HTTP: all that the administration ports need. Proxies of the environment are not used.
+//!
+//! Over a connection of its own, or over any stream (a port that the API server forwards).
 
 use std::time::Duration;
 
@@ -10,9 +12,13 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// An administration port answers sooner.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 /// A configuration dump of a large mesh may be long, but not longer.
 const MAX_BODY: usize = 512 << 20;
 
@@ -38,16 +44,36 @@ fn url(base: &str, path: &str) -> anyhow::Result<Uri> {
     Ok(url)
 }
 
+/// Gets JSON over a stream.
+///
+/// # Errors
+/// When the answer is not success and JSON.
+pub async fn get_json_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> anyhow::Result<Value> {
+    let body = exchange(stream, host, path).await?;
+    serde_json::from_slice(&body).with_context(|| format!("{path} is not answered in JSON"))
+}
+
 async fn get(url: &Uri) -> anyhow::Result<Bytes> {
     let authority = url.authority().context("no host")?;
     let stream = TcpStream::connect(authority.as_str())
         .await
         .with_context(|| format!("cannot connect to {authority}"))?;
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    exchange(stream, authority.as_str(), path).await
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
+    path: &str,
+) -> anyhow::Result<Bytes> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-    let request = Request::get(url.path_and_query().map_or("/", |path| path.as_str()))
-        .header("host", authority.as_str())
-        .body(Empty::new())?;
+    let request = Request::get(path).header("host", host).body(Empty::new())?;
     let exchange = async {
         let response: hyper::Response<Incoming> = sender.send_request(request).await?;
         let status = response.status();

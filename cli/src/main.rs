@@ -1,8 +1,14 @@
 //! `weft`: the command line of the mesh.
 
+mod chart;
+mod check;
+mod cleanup;
 mod duration;
 mod http;
+mod install;
+mod kubernetes;
 mod manifest;
+mod names;
 mod output;
 mod proxy_config;
 mod proxy_status;
@@ -24,18 +30,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Install(install::Args),
+    Uninstall(install::UninstallArgs),
+    Check(check::Args),
     Token(token::Args),
     Validate(validate::Args),
     ProxyStatus(proxy_status::Args),
     ProxyConfig(proxy_config::Args),
+    Cleanup(cleanup::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Install(args) => install::run(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
+        Command::Check(args) => check::run(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Validate(args) => validate::run(&args),
         Command::ProxyStatus(args) => proxy_status::run(&args).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => proxy_config::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Cleanup(args) => cleanup::run(&args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,
