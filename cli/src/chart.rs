@@ -169,7 +169,8 @@ mod tests {
             for text in groups.iter().chain(&resources).chain(&rule.verbs) {
                 assert_ne!(text, "*");
             }
-            if resources.iter().any(|r| r == "secrets") && rule.verbs.iter().any(|v| v != "create") {
+            if resources.iter().any(|r| r == "secrets") && rule.verbs.iter().any(|v| v != "create")
+            {
                 assert!(rule.resource_names.is_some(), "every secret of the namespace");
             }
         }

@@ -116,7 +116,8 @@ async fn remove_definition(cluster: &Cluster, kind: Kind) -> anyhow::Result<()> 
     let resources: Api<DynamicObject> =
         Api::all_with(cluster.client.clone(), &kubernetes::resource(kind));
     // One is enough to keep the definition; the API server says how many more there are.
-    let left = resources.list(&ListParams::default().limit(1)).await.with_context(|| name.clone())?;
+    let left =
+        resources.list(&ListParams::default().limit(1)).await.with_context(|| name.clone())?;
     if !left.items.is_empty() {
         let more = left.metadata.remaining_item_count.unwrap_or_default();
         let count = i64::try_from(left.items.len()).unwrap_or(i64::MAX).saturating_add(more);

@@ -96,7 +96,9 @@ pub fn uninstall(args: &UninstallArgs) -> anyhow::Result<ExitCode> {
 fn subcommand(args: &Args) -> Vec<String> {
     if args.dry_run {
         let namespace = &args.target.weft_namespace;
-        return ["template", RELEASE, "--namespace", namespace, "--no-hooks"].map(str::to_owned).into();
+        return ["template", RELEASE, "--namespace", namespace, "--no-hooks"]
+            .map(str::to_owned)
+            .into();
     }
     let mut arguments: Vec<String> =
         ["upgrade", "--install", RELEASE, "--create-namespace"].map(str::to_owned).into();

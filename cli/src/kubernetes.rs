@@ -34,12 +34,7 @@ pub struct Target {
     pub context: Option<String>,
 
     /// Namespace of the control plane.
-    #[arg(
-        long,
-        env = "WEFT_NAMESPACE",
-        value_name = "NAMESPACE",
-        default_value = "weft-system"
-    )]
+    #[arg(long, env = "WEFT_NAMESPACE", value_name = "NAMESPACE", default_value = "weft-system")]
     pub weft_namespace: String,
 }
 
@@ -157,7 +152,8 @@ where
     parameters = parameters.limit(PAGE);
     let mut objects = Vec::new();
     loop {
-        let page = api.list(&parameters).await.map_err(|error| explain(api.resource_url(), error))?;
+        let page =
+            api.list(&parameters).await.map_err(|error| explain(api.resource_url(), error))?;
         objects.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => parameters = parameters.continue_token(&token),
@@ -174,7 +170,9 @@ pub async fn get<K>(api: &Api<K>, name: &str) -> Result<Option<K>, QueryError>
 where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
-    api.get_opt(name).await.map_err(|error| explain(&format!("{}/{name}", api.resource_url()), error))
+    api.get_opt(name)
+        .await
+        .map_err(|error| explain(&format!("{}/{name}", api.resource_url()), error))
 }
 
 /// Puts the API server's answer into words.
@@ -183,7 +181,9 @@ pub fn explain(what: &str, error: kube::Error) -> QueryError {
         kube::Error::Api(status) if status.is_forbidden() => {
             QueryError::Forbidden(status.message.clone())
         }
-        kube::Error::Api(status) if status.is_not_found() => QueryError::UnknownKind(what.to_owned()),
+        kube::Error::Api(status) if status.is_not_found() => {
+            QueryError::UnknownKind(what.to_owned())
+        }
         error => QueryError::Failed { what: what.to_owned(), source: Box::new(error) },
     }
 }

@@ -73,12 +73,7 @@ fn foreign(section: &mut Section, name: &str, owner: &str, installed: bool) {
     }
 }
 
-fn served(
-    section: &mut Section,
-    kind: Kind,
-    name: &str,
-    definition: &CustomResourceDefinition,
-) {
+fn served(section: &mut Section, kind: Kind, name: &str, definition: &CustomResourceDefinition) {
     let wanted = kind.versions().first().copied().unwrap_or("v1");
     let version = definition.spec.versions.iter().find(|v| v.name == wanted && v.served);
     match version {

@@ -49,7 +49,8 @@ fn trouble(pod: &Pod) -> Option<String> {
     for container in status.container_statuses.iter().flatten() {
         let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
         let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-        if let Some(waiting) = waiting.filter(|w| w.reason.as_deref() != Some("ContainerCreating")) {
+        if let Some(waiting) = waiting.filter(|w| w.reason.as_deref() != Some("ContainerCreating"))
+        {
             let mut text = waiting.reason.clone().unwrap_or_else(|| "waits".into());
             if let Some(message) = &waiting.message {
                 text = format!("{text}: {message}");
@@ -62,7 +63,7 @@ fn trouble(pod: &Pod) -> Option<String> {
     }
     let unscheduled = status.conditions.iter().flatten();
     let mut unscheduled = unscheduled.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-    unscheduled.next().map(|condition| {
-        condition.message.clone().unwrap_or_else(|| "it is not scheduled".into())
-    })
+    unscheduled
+        .next()
+        .map(|condition| condition.message.clone().unwrap_or_else(|| "it is not scheduled".into()))
 }

@@ -35,16 +35,30 @@ pub struct Piece {
 pub async fn fetch(cluster: &Cluster) -> Vec<(Piece, Fetched<bool>)> {
     let c = cluster;
     vec![
-        one(&c.own::<ServiceAccount>(), "ServiceAccount", OPERATOR, "the operator cannot start").await,
+        one(&c.own::<ServiceAccount>(), "ServiceAccount", OPERATOR, "the operator cannot start")
+            .await,
         one(&c.own::<Deployment>(), "Deployment", OPERATOR, "no operator runs").await,
-        one(&c.own::<Service>(), "Service", OPERATOR, "neither proxies nor the API server find the operator")
+        one(
+            &c.own::<Service>(),
+            "Service",
+            OPERATOR,
+            "neither proxies nor the API server find the operator",
+        )
+        .await,
+        one(&c.own::<ConfigMap>(), "ConfigMap", CONFIG_MAP, "mesh and injector have no settings")
             .await,
-        one(&c.own::<ConfigMap>(), "ConfigMap", CONFIG_MAP, "mesh and injector have no settings").await,
-        one(&c.all::<ClusterRole>(), "ClusterRole", OPERATOR, "the operator may read nothing").await,
-        one(&c.all::<ClusterRoleBinding>(), "ClusterRoleBinding", OPERATOR, "the operator may read nothing")
+        one(&c.all::<ClusterRole>(), "ClusterRole", OPERATOR, "the operator may read nothing")
             .await,
+        one(
+            &c.all::<ClusterRoleBinding>(),
+            "ClusterRoleBinding",
+            OPERATOR,
+            "the operator may read nothing",
+        )
+        .await,
         one(&c.own::<Role>(), "Role", OPERATOR, "the operator cannot keep its root").await,
-        one(&c.own::<RoleBinding>(), "RoleBinding", OPERATOR, "the operator cannot keep its root").await,
+        one(&c.own::<RoleBinding>(), "RoleBinding", OPERATOR, "the operator cannot keep its root")
+            .await,
     ]
 }
 

@@ -46,7 +46,10 @@ fn sync(section: &mut Section, connected: &[&Value]) {
         for (kind, state) in proxy["types"].as_object().into_iter().flatten() {
             match state["state"].as_str() {
                 Some("REJECTED") => section.error(
-                    format!("{name} refuses the {kind} that it was sent: {}", reason(&state["lastNack"])),
+                    format!(
+                        "{name} refuses the {kind} that it was sent: {}",
+                        reason(&state["lastNack"])
+                    ),
                     "it goes on with what it had; this is a fault of Weft's or of an EnvoyFilter",
                 ),
                 Some("STALE") => _ = stale.insert(name.to_owned()),
@@ -105,13 +108,17 @@ fn without_proxy(section: &mut Section, facts: &Facts) {
         let declined = |value: &str| value == "false";
         let declined = pod.labels().get("sidecar.istio.io/inject").is_some_and(|v| declined(v))
             || pod.annotations().get("sidecar.istio.io/inject").is_some_and(|v| declined(v));
-        if labelled.contains(&namespace) && is_running(pod) && !is_meshed(pod) && !host && !declined {
+        if labelled.contains(&namespace) && is_running(pod) && !is_meshed(pod) && !host && !declined
+        {
             bare.entry(namespace).or_default().insert(pod.name_any());
         }
     }
     for (namespace, pods) in bare {
         section.warning(
-            format!("{} in the namespace {namespace} run without a proxy though it is labelled", names(&pods)),
+            format!(
+                "{} in the namespace {namespace} run without a proxy though it is labelled",
+                names(&pods)
+            ),
             format!("they were made before: kubectl -n {namespace} rollout restart deployment"),
         );
     }

@@ -96,7 +96,10 @@ impl Right {
 ///
 /// # Errors
 /// Never, as long as the chart's rules can be read.
-pub async fn fetch(cluster: &Cluster, installed: bool) -> anyhow::Result<Vec<(Right, Fetched<bool>)>> {
+pub async fn fetch(
+    cluster: &Cluster,
+    installed: bool,
+) -> anyhow::Result<Vec<(Right, Fetched<bool>)>> {
     let rights = if installed {
         let mut rights = expand(&chart::cluster_rules()?, None);
         rights.extend(expand(&chart::own_rules()?, Some(&cluster.namespace)));
@@ -197,7 +200,8 @@ async fn of_operator(cluster: &Cluster, right: &Right) -> Fetched<bool> {
     };
     let api: Api<SubjectAccessReview> = cluster.all();
     let answer = api.create(&PostParams::default(), &review).await;
-    let answer = answer.map_err(|error| kubernetes::explain("subjectaccessreviews", error).to_string())?;
+    let answer =
+        answer.map_err(|error| kubernetes::explain("subjectaccessreviews", error).to_string())?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }
 
@@ -211,7 +215,7 @@ async fn of_caller(cluster: &Cluster, right: &Right) -> Fetched<bool> {
     };
     let api: Api<SelfSubjectAccessReview> = cluster.all();
     let answer = api.create(&PostParams::default(), &review).await;
-    let answer =
-        answer.map_err(|error| kubernetes::explain("selfsubjectaccessreviews", error).to_string())?;
+    let answer = answer
+        .map_err(|error| kubernetes::explain("selfsubjectaccessreviews", error).to_string())?;
     Ok(answer.status.is_some_and(|status| status.allowed))
 }

@@ -55,12 +55,10 @@ fn webhooks(section: &mut Section, facts: &Facts, root: &str) {
     let validating = facts.validating.as_deref().unwrap_or_default();
     let injector = mutating.iter().find(|c| c.name_any() == INJECTOR);
     let validator = validating.iter().find(|c| c.name_any() == VALIDATOR);
-    let injector = injector.map(|c| {
-        c.webhooks.iter().flatten().map(|w| w.client_config.ca_bundle.as_ref()).collect()
-    });
-    let validator = validator.map(|c| {
-        c.webhooks.iter().flatten().map(|w| w.client_config.ca_bundle.as_ref()).collect()
-    });
+    let injector = injector
+        .map(|c| c.webhooks.iter().flatten().map(|w| w.client_config.ca_bundle.as_ref()).collect());
+    let validator = validator
+        .map(|c| c.webhooks.iter().flatten().map(|w| w.client_config.ca_bundle.as_ref()).collect());
     for (name, bundles) in [(INJECTOR, injector), (VALIDATOR, validator)] {
         let Some(bundles): Option<Vec<Option<&ByteString>>> = bundles else { continue };
         let trusted = |bundle: &Option<&ByteString>| {

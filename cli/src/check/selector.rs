@@ -27,6 +27,7 @@ fn meets(requirement: &LabelSelectorRequirement, labels: &BTreeMap<String, Strin
 pub fn mentions(selector: Option<&LabelSelector>, keys: &[&str]) -> bool {
     let Some(selector) = selector else { return false };
     let expressions = selector.match_expressions.iter().flatten().map(|each| each.key.as_str());
-    let mut asked = selector.match_labels.iter().flatten().map(|(key, _)| key.as_str()).chain(expressions);
+    let mut asked =
+        selector.match_labels.iter().flatten().map(|(key, _)| key.as_str()).chain(expressions);
     asked.any(|key| keys.contains(&key))
 }
