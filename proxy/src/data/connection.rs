@@ -148,6 +148,11 @@ impl Connection {
 
     /// Whether the network policies allow the connection.
     fn admitted(&self, policies: &[Arc<Rbac>]) -> bool {
+        self.denial(policies).is_none()
+    }
+
+    /// Which policy denies the connection, as access logs say it; `None` when it is allowed.
+    fn denial(&self, policies: &[Arc<Rbac>]) -> Option<String> {
         let facts = rbac::Facts {
             head: None,
             destination: (self.local.ip(), self.local.port()),
@@ -156,16 +161,15 @@ impl Connection {
             peer_names: self.peer_names(),
             server_name: self.server_name().unwrap_or_default(),
         };
-        policies.iter().all(|policy| {
+        policies.iter().find_map(|policy| {
             let (verdict, shadow) = rbac::evaluate(policy, &facts);
             self.thread.network_rbac(&policy.stat_prefix).count(&verdict, shadow.as_ref());
-            if let rbac::Verdict::Denied(by) = verdict {
-                tracing::info!(
-                    peer = %self.peer, local = %self.local, principal = ?self.peer_names(),
-                    policy = by.unwrap_or("none"), "connection denied"
-                );
-            }
-            verdict == rbac::Verdict::Allowed
+            let rbac::Verdict::Denied(by) = verdict else { return None };
+            tracing::info!(
+                peer = %self.peer, local = %self.local, principal = ?self.peer_names(),
+                policy = by.unwrap_or("none"), "connection denied"
+            );
+            Some(rbac::Verdict::details(by))
         })
     }
 }
@@ -243,7 +247,10 @@ pub async fn serve(
         input,
         current: RefCell::new(Current { generation: None, chain: chain.clone() }),
     });
-    if !connection.admitted(&chain.rbac) {
+    if let Some(details) = connection.denial(&chain.rbac) {
+        if let Terminal::Tcp(proxy) = &chain.terminal {
+            super::tcp::denied(&connection, proxy, &details);
+        }
         return;
     }
     match &chain.terminal {

@@ -40,6 +40,31 @@ fn log(connection: &Connection, proxy: &TcpProxy, started: SystemTime, outcome: 
         upstream_host: outcome.endpoint,
         upstream_cluster: outcome.cluster.as_deref(),
         upstream_local: outcome.upstream.as_ref().map(|upstream| upstream.local),
+        ..entry(connection, started)
+    };
+    access_log::write(&proxy.access_logs, &entry);
+}
+
+/// Writes the line of a connection that a policy denied; `details` name the policy.
+pub fn denied(connection: &Connection, proxy: &TcpProxy, details: &str) {
+    if proxy.access_logs.is_empty() {
+        return;
+    }
+    let cluster = match proxy.clusters.as_slice() {
+        [(only, _)] => Some(&**only),
+        _ => None,
+    };
+    let entry = Entry {
+        termination_details: Some(details),
+        upstream_cluster: cluster,
+        ..entry(connection, SystemTime::now())
+    };
+    access_log::write(&proxy.access_logs, &entry);
+}
+
+/// What is known of every connection.
+fn entry(connection: &Connection, started: SystemTime) -> Entry<'_> {
+    Entry {
         downstream_local: Some(connection.local),
         downstream_remote: Some(connection.peer),
         downstream_direct_remote: Some(connection.peer),
@@ -47,6 +72,65 @@ fn log(connection: &Connection, proxy: &TcpProxy, started: SystemTime, outcome: 
         local_uri_san: connection.tls.as_ref().and_then(|info| info.local_identity.as_deref()),
         server_name: connection.server_name(),
         ..Entry::new(started)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{
+        config::{
+            access_log::{AccessLog, Command, Format, FormatPart, LogFormat},
+            listener::Terminal,
+            rbac::{Permission, Policy, Principal, Rbac, RbacAction, RbacRules},
+        },
+        data::{
+            destination::Destination,
+            testing::{Proxy, cluster, config_of, exchange, listener, run, tcp_chain},
+        },
+        http::access_log::writer,
     };
-    access_log::write(&proxy.access_logs, &entry);
+
+    #[test]
+    fn a_denied_connection_is_logged_with_its_policy() {
+        run(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("access.log").to_str().unwrap().to_owned();
+            let mut parts = Vec::new();
+            for command in [
+                Command::ResponseCode,
+                Command::ConnectionTerminationDetails,
+                Command::UpstreamCluster,
+            ] {
+                parts.push(FormatPart::Command { command, max: None });
+                parts.push(FormatPart::Literal(" ".into()));
+            }
+            let log = AccessLog {
+                path: path.as_str().into(),
+                format: LogFormat::Text(Format { parts }),
+                only_flags: Vec::new(),
+            };
+            let mut chain = tcp_chain("inbound|9000||");
+            let everybody =
+                Policy { permissions: vec![Permission::Any], principals: vec![Principal::Any] };
+            let rules = RbacRules {
+                action: RbacAction::Deny,
+                policies: vec![("ns[shop]-policy[p]-rule[0]".into(), everybody)],
+            };
+            chain.rbac = vec![Rbac { rules: Some(rules), ..Rbac::default() }.into()];
+            let Terminal::Tcp(proxy) = &chain.terminal else { panic!("no bytes") };
+            let logged = super::TcpProxy { access_logs: vec![log.into()], ..(**proxy).clone() };
+            chain.terminal = Terminal::Tcp(logged.into());
+            let inbound = listener("virtualInbound", vec![chain]);
+            let proxy = Proxy::new(config_of(vec![inbound], vec![cluster("inbound|9000||", &[])]));
+            assert_eq!(exchange(proxy.listen(Destination::Inbound).await, b"hello").await, "");
+            proxy.thread.until_idle().await;
+            writer::process().flush(Duration::from_secs(10));
+            assert_eq!(
+                std::fs::read_to_string(path).unwrap(),
+                "0 rbac_access_denied_matched_policy[ns[shop]-policy[p]-rule[0]] inbound|9000|| \n"
+            );
+        });
+    }
 }
