@@ -13,7 +13,7 @@ use weft_core::change::Change;
 
 use crate::{
     ResourceType,
-    subscription::{Answer, Batch, Removals, Subscription, TooManyNames},
+    subscription::{Answer, Batch, Excess, Removals, Subscription},
 };
 
 /// How a client takes a push in.
@@ -60,7 +60,7 @@ impl Session {
         kind: ResourceType,
         request: DeltaDiscoveryRequest,
         now: SystemTime,
-    ) -> Result<Answer, TooManyNames> {
+    ) -> Result<Answer, Excess> {
         let answer = self.subscription_mut(kind).request(request, now)?;
         if kind == ResourceType::Cluster && matches!(answer, Answer::Nack(_)) {
             // What was refused will not ask for its endpoints.

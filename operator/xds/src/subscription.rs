@@ -26,6 +26,8 @@ pub(crate) const WILDCARD: &str = "*";
 
 /// Names that one client may subscribe to in one type.
 const MAX_NAMES: usize = 100_000;
+/// The longest name, in bytes: a host and what stands around it have room.
+const MAX_NAME: usize = 1_024;
 /// Bytes of resources after which a response is cut; what is left follows once it was acknowledged. Half of what
 /// gRPC clients accept by default.
 const MAX_RESPONSE: usize = 2 << 20;
@@ -119,8 +121,16 @@ pub(crate) enum Answer {
 
 /// A request that asks for more than a client may have.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("more than {MAX_NAMES} names of one type")]
-pub(crate) struct TooManyNames;
+pub(crate) enum Excess {
+    #[error("more than {MAX_NAMES} names of one type")]
+    Names,
+    #[error("a name of {0} bytes: {MAX_NAME} are the most")]
+    Length(usize),
+}
+
+fn check_length(name: &str) -> Result<(), Excess> {
+    if name.len() > MAX_NAME { Err(Excess::Length(name.len())) } else { Ok(()) }
+}
 
 /// A response in the making.
 #[derive(Debug, Default)]
@@ -206,7 +216,7 @@ impl Subscription {
         &mut self,
         request: DeltaDiscoveryRequest,
         now: SystemTime,
-    ) -> Result<Answer, TooManyNames> {
+    ) -> Result<Answer, Excess> {
         let answer = self.answer(&request, now);
         let first = !std::mem::replace(&mut self.started, true);
         if first {
@@ -267,11 +277,12 @@ impl Subscription {
         }
     }
 
-    fn hold_earlier(&mut self, versions: HashMap<String, String>) -> Result<(), TooManyNames> {
+    fn hold_earlier(&mut self, versions: HashMap<String, String>) -> Result<(), Excess> {
         if versions.len() > MAX_NAMES {
-            return Err(TooManyNames);
+            return Err(Excess::Names);
         }
         for (name, version) in versions {
+            check_length(&name)?;
             let mut entry = Entry::new();
             entry.held = Held::Earlier(Version::parse(&version));
             self.entries.insert(name.into(), entry);
@@ -281,9 +292,10 @@ impl Subscription {
         Ok(())
     }
 
-    fn subscribe(&mut self, name: String, first: bool) -> Result<(), TooManyNames> {
+    fn subscribe(&mut self, name: String, first: bool) -> Result<(), Excess> {
+        check_length(&name)?;
         if self.entries.len() >= MAX_NAMES && !self.entries.contains_key(name.as_str()) {
-            return Err(TooManyNames);
+            return Err(Excess::Names);
         }
         let name: Arc<str> = name.into();
         let uncertain = self.uncertain(&name);

@@ -239,3 +239,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_client_may_ask_for_so_many_names_of_so_many_bytes() {
+    let subscribe = |names: Vec<String>| DeltaDiscoveryRequest {
+        resource_names_subscribe: names,
+        ..DeltaDiscoveryRequest::default()
+    };
+    let now = SystemTime::UNIX_EPOCH;
+    let mut subscription = Subscription::new(ResourceType::Route);
+    let many = (0..MAX_NAMES).map(|number| number.to_string()).collect();
+    assert_eq!(subscription.request(subscribe(many), now), Ok(Answer::None));
+    // Those that it has asked for it may ask for again.
+    assert_eq!(subscription.request(subscribe(vec!["7".into()]), now), Ok(Answer::None));
+    let one_more = subscribe(vec!["one more".into()]);
+    assert_eq!(subscription.request(one_more, now), Err(Excess::Names));
+
+    let long = |length| "n".repeat(length);
+    let mut subscription = Subscription::new(ResourceType::Route);
+    assert_eq!(subscription.request(subscribe(vec![long(MAX_NAME)]), now), Ok(Answer::None));
+    let longer = subscribe(vec![long(MAX_NAME + 1)]);
+    assert_eq!(subscription.request(longer, now), Err(Excess::Length(MAX_NAME + 1)));
+    let held = DeltaDiscoveryRequest {
+        initial_resource_versions: HashMap::from([(long(MAX_NAME + 1), String::new())]),
+        ..DeltaDiscoveryRequest::default()
+    };
+    let mut subscription = Subscription::new(ResourceType::Route);
+    assert_eq!(subscription.request(held, now), Err(Excess::Length(MAX_NAME + 1)));
+}
