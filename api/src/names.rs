@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 /// The listener that takes every inbound connection of a workload.
 pub const VIRTUAL_INBOUND: &str = "virtualInbound";
+/// The listener that takes captured outbound connections; its own chains are for destinations that the mesh does not know.
+pub const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
 /// The listener, and the route configuration, of the explicit HTTP proxy port (MeshConfig `proxyHttpPort`).
 pub const HTTP_PROXY: &str = "http_proxy";
 /// Where requests and connections go whose destination the mesh does not know and must not reach.

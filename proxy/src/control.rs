@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -50,6 +51,8 @@ use crate::{
 /// What a data thread runs: returns when the lifecycle says so and its connections have gone.
 pub type DataThread = fn(usize, Arc<Shared>);
 
+/// Connections to one of the proxy's own ports that may wait to be accepted.
+const BACKLOG: i32 = 128;
 /// What is left after a drain gets so long to be closed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -105,7 +108,7 @@ pub async fn run(
             .map_err(|source| ControlError::HostsFile { path: path.clone(), source })?;
     }
     let decoder = Decoder::new(&settings).map_err(ControlError::AccessLog)?;
-    let sockets = bind_own(&settings).await?;
+    let sockets = bind_own(&settings)?;
     let (shared, control) = Shared::new(settings);
     let lifecycle = Rc::new(LifecycleControl::new(shared.clone(), control.lifecycle.clone()));
     let ended = start_data_threads(&shared, data_thread)?;
@@ -115,24 +118,37 @@ pub async fn run(
 }
 
 /// The proxy's own ports, before anything else: a second proxy on the same address must not get further.
-async fn bind_own(settings: &Settings) -> Result<Vec<(Role, TcpListener)>, ControlError> {
+fn bind_own(settings: &Settings) -> Result<Vec<(Role, TcpListener)>, ControlError> {
     let ports = settings.ports;
     let mut sockets = Vec::new();
-    for (role, port) in [
-        (Role::Admin, ports.admin),
-        (Role::Status, ports.status),
-        (Role::Health, ports.health),
-        (Role::Metrics, ports.metrics),
+    for (role, port, addresses) in [
+        (Role::Admin, ports.admin, &settings.admin_addresses),
+        (Role::Status, ports.status, &settings.own_addresses),
+        (Role::Health, ports.health, &settings.own_addresses),
+        (Role::Metrics, ports.metrics, &settings.own_addresses),
     ] {
-        let address = settings.own(port);
-        let listener = TcpListener::bind(address).await.map_err(|source| ControlError::Bind {
-            address,
-            role,
-            source,
-        })?;
-        sockets.push((role, listener));
+        for address in addresses {
+            let address = SocketAddr::new(*address, port);
+            let listener = listen(address)
+                .and_then(TcpListener::from_std)
+                .map_err(|source| ControlError::Bind { address, role, source })?;
+            sockets.push((role, listener));
+        }
     }
     Ok(sockets)
+}
+
+/// IPv4 and IPv6 have a socket each.
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket =
+        Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Whole or not at all: others may be reading it.
@@ -185,7 +201,12 @@ fn start_tasks(
 ) {
     let settings = &shared.settings;
     let limits = OnDemandLimits { names: settings.on_demand_limit, idle: settings.on_demand_idle };
-    let store = Rc::new(RefCell::new(Store::new(decoder, &shared.named_services, limits)));
+    let store = Rc::new(RefCell::new(Store::new(
+        decoder,
+        &settings.needed_listeners(),
+        &shared.named_services,
+        limits,
+    )));
     let status = Rc::new(RefCell::new(AdsStatus::default()));
     let certificates =
         Certificates::new(settings.clone(), shared.identity.clone(), control.identity_changed);

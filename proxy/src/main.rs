@@ -7,7 +7,7 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weft_proxy::{
     capture, control, data, logging,
-    settings::{Cli, Command, Settings, SidecarArgs},
+    settings::{Cli, Command, Pod, Settings, SidecarArgs},
     shared::Shared,
 };
 
@@ -19,7 +19,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn sidecar(args: SidecarArgs) -> anyhow::Result<()> {
-    let settings = Settings::try_from(args)?;
+    // Who names the pod by flags means those, whatever the environment says.
+    let pod = match args.pod_name {
+        Some(_) => None,
+        None => {
+            Pod::read(|name| std::env::var(name).ok(), |path| std::fs::read_to_string(path).ok())?
+        }
+    };
+    let settings = Settings::new(args, pod)?;
     let log = logging::init(&settings.log_level, settings.log_format)?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()

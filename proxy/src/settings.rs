@@ -2,24 +2,24 @@
 //!
 //! Read by the control thread; data threads see them through `Shared`.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use weft_api::node::{Interception, NodeInfo, ProxyKind};
+use weft_api::{
+    names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND},
+    node::{Interception, NodeInfo, ProxyKind},
+};
 
 use crate::shared::NamedService;
 
 mod cli;
 mod duration;
+mod listen;
 mod outbound;
+mod pod;
 
 pub use cli::{AccessLogFormat, Cli, Command, LogFormat, SidecarArgs};
 pub use duration::{DurationError, parse_duration};
+pub use pod::Pod;
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -38,7 +38,21 @@ pub enum SettingsError {
     /// The control plane's address is not `HOST:PORT`.
     #[error("--control-plane {0:?} is not HOST:PORT")]
     ControlPlane(String),
+    /// A flag is missing, and there is no pod to take its value from.
+    #[error("{0} is missing (in a pod of Kubernetes, where POD_NAME is set, it is not needed)")]
+    Missing(&'static str),
+    /// Something of a pod's environment.
+    #[error("environment: {name} {problem}")]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
 }
+
+/// How long a drain may take when nothing says so.
+const DRAIN_DURATION: Duration = Duration::from_secs(45);
 
 /// What the process was told.
 #[derive(Clone, Debug)]
@@ -57,10 +71,18 @@ pub struct Settings {
     pub cluster_id: String,
     /// The domain of the mesh's services.
     pub domain: String,
-    /// Where the proxy listens for the workload.
+    /// How connections reach the proxy.
+    pub interception: Interception,
+    /// The workload's address; without capture the proxy listens on it.
     pub pod_address: IpAddr,
-    /// Where the application listens, and beside it the explicit proxy port.
+    /// Where the application listens, and beside it the explicit proxy port. In a pod it is the pod's address.
     pub app_address: IpAddr,
+    /// Where the proxy's own ports are: the workload's address, or in a pod every address.
+    pub own_addresses: Vec<IpAddr>,
+    /// Where administration is: in a pod only the pod itself gets there.
+    pub admin_addresses: Vec<IpAddr>,
+    /// What the application says of itself, in a pod.
+    pub pod: Option<Arc<Pod>>,
     /// Services that the workload names, and the addresses that stand for them.
     pub named_services: Arc<[NamedService]>,
     /// Where those addresses are written, in the form of `/etc/hosts`.
@@ -109,6 +131,8 @@ pub struct ControlPlaneSettings {
 pub struct Ports {
     /// Administration.
     pub admin: u16,
+    /// Captured outbound traffic; where `virtualOutbound` binds.
+    pub outbound: u16,
     /// Captured inbound traffic; where `virtualInbound` binds.
     pub inbound: u16,
     /// The explicit proxy, on the application's address.
@@ -125,6 +149,7 @@ impl Default for Ports {
     fn default() -> Self {
         Self {
             admin: 15000,
+            outbound: 15001,
             inbound: 15006,
             http_proxy: 15007,
             status: 15020,
@@ -155,16 +180,24 @@ impl Settings {
             workload_name: self.workload_name.clone(),
             labels: self.labels.clone(),
             cluster_id: self.cluster_id.clone(),
-            interception: Interception::None,
-            app_address: Some(self.app_address),
+            interception: self.interception,
+            app_address: (self.app_address != self.pod_address).then_some(self.app_address),
             on_demand: true,
             domain: self.domain.clone(),
         }
     }
 
-    /// An address of the proxy itself, on the pod's address.
-    pub fn own(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(self.pod_address, port)
+    /// Whether connections are captured, and not addressed to the proxy.
+    pub fn is_captured(&self) -> bool {
+        self.interception == Interception::Redirect
+    }
+
+    /// The listeners that the proxy cannot do without.
+    pub fn needed_listeners(&self) -> [&'static str; 2] {
+        match self.interception {
+            Interception::Redirect => [VIRTUAL_INBOUND, VIRTUAL_OUTBOUND],
+            Interception::None => [VIRTUAL_INBOUND, HTTP_PROXY],
+        }
     }
 
     /// The lines of the hosts file: every named host once.
@@ -173,44 +206,85 @@ impl Settings {
     }
 }
 
-impl TryFrom<SidecarArgs> for Settings {
-    type Error = SettingsError;
+/// A flag, or what stands in its place in a pod.
+fn given<T>(flag: Option<T>, pod: Option<T>, name: &'static str) -> Result<T, SettingsError> {
+    flag.or(pod).ok_or(SettingsError::Missing(name))
+}
 
-    fn try_from(args: SidecarArgs) -> Result<Self, SettingsError> {
-        let (host, port) = cli::split_host_port(&args.control_plane)
-            .ok_or_else(|| SettingsError::ControlPlane(args.control_plane.clone()))?;
+impl Settings {
+    /// The settings of a process with these arguments, in these surroundings. Flags count more than the pod.
+    ///
+    /// # Errors
+    /// See [`SettingsError`].
+    pub fn new(args: SidecarArgs, pod: Option<Pod>) -> Result<Self, SettingsError> {
         let named_services = outbound::assign(args.outbound_range, &args.outbound)?;
-        let default_concurrency =
-            std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(2);
+        let pod = pod.map(Arc::new);
+        let of_pod = |field: fn(&Pod) -> String| pod.as_deref().map(field);
+        let pod_name = given(args.pod_name, of_pod(|pod| pod.name.clone()), "--pod-name")?;
+        let pod_address =
+            given(args.pod_address, pod.as_ref().map(|pod| pod.address), "--pod-address")?;
+        let control_plane =
+            given(args.control_plane, of_pod(|pod| pod.control_plane.clone()), "--control-plane")?;
+        let (host, port) = cli::split_host_port(&control_plane)
+            .ok_or(SettingsError::ControlPlane(control_plane))?;
+        let file = |path: fn() -> &'static std::path::Path| pod.is_some().then(|| path().into());
+        let (own_addresses, admin_addresses) = match &pod {
+            Some(_) => listen::in_pod(),
+            None => (vec![pod_address], vec![pod_address]),
+        };
+        let mut labels = pod.as_ref().map(|pod| pod.labels.clone()).unwrap_or_default();
+        labels.extend(args.labels);
+        let threads = args.concurrency.map(|threads| usize::from(threads.get()));
         Ok(Self {
-            workload_name: args.workload_name.unwrap_or_else(|| args.pod_name.clone()),
-            pod_name: args.pod_name,
-            namespace: args.namespace,
-            service_account: args.service_account,
-            labels: args.labels.into_iter().collect(),
-            cluster_id: args.cluster_id,
+            workload_name: args
+                .workload_name
+                .or_else(|| pod.as_ref()?.workload_name.clone())
+                .unwrap_or_else(|| pod_name.clone()),
+            pod_name,
+            namespace: given(args.namespace, of_pod(|pod| pod.namespace.clone()), "--namespace")?,
+            service_account: given(
+                args.service_account,
+                of_pod(|pod| pod.service_account.clone()),
+                "--service-account",
+            )?,
+            labels,
+            cluster_id: args
+                .cluster_id
+                .or_else(|| pod.as_ref()?.cluster_id.clone())
+                .unwrap_or_else(|| "Kubernetes".into()),
             domain: args.domain,
-            pod_address: args.pod_address,
-            app_address: args.app_address,
+            interception: pod.as_ref().map_or(Interception::None, |pod| pod.interception),
+            pod_address,
+            app_address: given(
+                args.app_address,
+                pod.is_some().then_some(pod_address),
+                "--app-address",
+            )?,
+            own_addresses,
+            admin_addresses,
             named_services: named_services.into(),
             hosts_file: args.hosts_file,
             control_plane: ControlPlaneSettings {
                 san: args.control_plane_san.unwrap_or_else(|| host.clone()),
                 host,
                 port,
-                root: args.control_plane_root,
-                token_file: args.token_file,
+                root: given(args.control_plane_root, file(Pod::root_file), "--control-plane-root")?,
+                token_file: given(args.token_file, file(Pod::token_file), "--token-file")?,
             },
-            concurrency: args
-                .concurrency
-                .map_or(default_concurrency, |threads| usize::from(threads.get())),
-            drain_duration: args.drain_duration,
+            concurrency: threads
+                .or_else(|| pod.as_ref()?.concurrency)
+                .map_or_else(listen::default_concurrency, |threads| threads.clamp(1, 255)),
+            drain_duration: args
+                .drain_duration
+                .or_else(|| pod.as_ref()?.drain_duration)
+                .unwrap_or(DRAIN_DURATION),
             certificate_ttl: args.cert_ttl,
             on_demand_idle: args.on_demand_idle,
             on_demand_limit: args.on_demand_limit,
             on_demand_wait: args.on_demand_wait,
             ports: Ports {
                 admin: args.admin_port,
+                outbound: args.outbound_port,
                 inbound: args.inbound_port,
                 http_proxy: args.http_proxy_port,
                 status: args.status_port,
@@ -222,6 +296,7 @@ impl TryFrom<SidecarArgs> for Settings {
                 .map(|format| AccessLogSettings { format, file: args.access_log_file }),
             log_level: args.log_level,
             log_format: args.log_format,
+            pod,
         })
     }
 }
@@ -248,7 +323,7 @@ impl Settings {
         ])
         .expect("arguments are valid");
         let Command::Sidecar(args) = cli.command else { panic!("another command") };
-        Self::try_from(*args).expect("settings are valid")
+        Self::new(*args, None).expect("settings are valid")
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod access_log;
 mod authority;
+mod captured;
 mod cluster;
 mod endpoints;
 mod envoy_filter;
@@ -105,15 +106,21 @@ fn build(scope: &Scope<'_>, kind: ResourceType, name: &str) -> Option<EncodedRes
             if name == names::HTTP_PROXY {
                 return route::http_proxy(scope).map(|config| encoded(&config));
             }
+            if let Ok(port) = name.parse() {
+                return captured::routes(scope, port).map(|config| encoded(&config));
+            }
             let name: ServiceRouteName = name.parse().ok()?;
             route::of_service(scope, &name).map(|config| encoded(&config))
         }
         ResourceType::VirtualHost => {
             let name: VirtualHostName = name.parse().ok()?;
-            if name.route_config != names::HTTP_PROXY {
-                return None;
-            }
-            let host = route::of_authority(scope, &name.authority)?;
+            let host = match name.route_config.parse() {
+                Ok(port) => captured::of_authority(scope, port, &name.authority)?,
+                Err(_) if name.route_config == names::HTTP_PROXY => {
+                    route::of_authority(scope, &name.authority)?
+                }
+                Err(_) => return None,
+            };
             let alias = |domain: &String| VirtualHostName {
                 route_config: name.route_config.clone(),
                 authority: domain.clone(),

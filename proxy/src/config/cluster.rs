@@ -40,8 +40,9 @@ pub struct Cluster {
     pub panic_threshold: u8,
     /// How endpoints are spoken to: the first that matches, see [`TransportSocket`].
     pub transports: Vec<TransportSocket>,
-    /// Connections are made from this address (`upstream_bind_config`).
-    pub bind_source: Option<std::net::IpAddr>,
+    /// Connections are made from these addresses (`upstream_bind_config`), one for each family; where there are any, not
+    /// from others.
+    pub bind_source: Box<[std::net::IpAddr]>,
     /// The service it stands for, for telemetry (cluster metadata `istio.services`).
     pub service: Option<ServiceInfo>,
     /// The endpoints.

@@ -9,6 +9,7 @@
 use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -56,6 +57,7 @@ use rate_limit::{BucketKey, TokenBuckets};
 #[derive(Debug)]
 pub struct Decoder {
     ports: Ports,
+    own_addresses: Vec<IpAddr>,
     access_log: Option<Arc<AccessLog>>,
     buckets: TokenBuckets,
     names: RefCell<HashSet<Arc<str>>>,
@@ -64,6 +66,7 @@ pub struct Decoder {
 /// The decoding of one resource.
 struct Context<'a> {
     ports: Ports,
+    own_addresses: &'a [IpAddr],
     access_log: Option<Arc<AccessLog>>,
     buckets: &'a TokenBuckets,
     /// How many equal buckets the resource has shown so far.
@@ -97,6 +100,7 @@ impl Decoder {
     pub fn new(settings: &Settings) -> Result<Self, Invalid> {
         Ok(Self {
             ports: settings.ports,
+            own_addresses: settings.own_addresses.clone(),
             access_log: settings
                 .access_log
                 .as_ref()
@@ -111,6 +115,7 @@ impl Decoder {
     fn context<'a>(&'a self, resource: &'a str) -> Context<'a> {
         Context {
             ports: self.ports,
+            own_addresses: &self.own_addresses,
             access_log: self.access_log.clone(),
             buckets: &self.buckets,
             seen_buckets: RefCell::default(),

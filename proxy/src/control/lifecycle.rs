@@ -6,15 +6,11 @@ use std::{
 };
 
 use tokio::sync::{Notify, watch};
-use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND};
 
 use crate::{
     config::ProxyConfig,
     shared::{Lifecycle, Shared},
 };
-
-/// What a proxy must have before it is ready.
-const NEEDED: [&str; 2] = [VIRTUAL_INBOUND, HTTP_PROXY];
 
 /// Whether the proxy is ready, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +91,7 @@ impl LifecycleControl {
             Some(generation) => generation,
             None => {
                 let config = self.shared.config.load();
-                if !is_complete(&config) {
+                if !is_complete(&config, &self.shared.settings.needed_listeners()) {
                     return Readiness::Initializing("listeners have not arrived yet");
                 }
                 self.complete.set(Some(config.generation));
@@ -117,6 +113,6 @@ fn rank(state: Lifecycle) -> u8 {
     }
 }
 
-fn is_complete(config: &Arc<ProxyConfig>) -> bool {
-    NEEDED.iter().all(|name| config.listeners.get(*name).is_some_and(Option::is_some))
+fn is_complete(config: &Arc<ProxyConfig>, needed: &[&str]) -> bool {
+    needed.iter().all(|name| config.listeners.get(*name).is_some_and(Option::is_some))
 }

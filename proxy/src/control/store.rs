@@ -112,8 +112,13 @@ pub struct Store {
 
 impl Store {
     /// An empty store that wants the listeners which every proxy has, and those of the named services.
-    pub fn new(decoder: Decoder, named: &[NamedService], limits: OnDemandLimits) -> Self {
-        let names = OnDemandNames::new(named, limits);
+    pub fn new(
+        decoder: Decoder,
+        needed: &[&str],
+        named: &[NamedService],
+        limits: OnDemandLimits,
+    ) -> Self {
+        let names = OnDemandNames::new(needed, named, limits);
         let mut store = Self {
             decoder,
             states: StateStore::default(),

@@ -24,7 +24,7 @@ fn free_ports<const N: usize>() -> [u16; N] {
 fn own_ports(control_plane: &ControlPlane) -> Settings {
     let [admin, inbound, http_proxy, status, health, metrics] = free_ports();
     let mut settings = control_plane.settings();
-    settings.ports = Ports { admin, inbound, http_proxy, status, health, metrics };
+    settings.ports = Ports { admin, outbound: 0, inbound, http_proxy, status, health, metrics };
     settings
 }
 

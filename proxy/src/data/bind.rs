@@ -6,7 +6,7 @@ use std::{collections::HashMap, io, net::SocketAddr, rc::Rc, time::Duration};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND};
+use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND};
 
 use super::{connection, destination::Destination, thread::Thread};
 use crate::{config::ProxyConfig, shared::NamedService};
@@ -26,9 +26,11 @@ pub fn wanted(config: &ProxyConfig, named: &[NamedService]) -> HashMap<SocketAdd
             (service.bind, destination)
         })
         .collect();
-    for (name, destination) in
-        [(HTTP_PROXY, Destination::HttpProxy), (VIRTUAL_INBOUND, Destination::Inbound)]
-    {
+    for (name, destination) in [
+        (HTTP_PROXY, Destination::HttpProxy),
+        (VIRTUAL_INBOUND, Destination::Inbound),
+        (VIRTUAL_OUTBOUND, Destination::Captured),
+    ] {
         if let Some(Some(listener)) = config.listeners.get(name) {
             for address in &listener.value.binds {
                 wanted.insert(*address, destination.clone());
@@ -132,6 +134,10 @@ impl Binds {
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // IPv4 has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;

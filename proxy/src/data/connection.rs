@@ -6,7 +6,7 @@
 
 use std::{
     cell::RefCell,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -182,6 +182,15 @@ pub async fn accepted(
     destination: Destination,
 ) {
     let Ok(local) = stream.local_addr() else { return };
+    let settings = &thread.shared.settings;
+    let (destination, local) = match destination.learn(settings, &stream, local) {
+        Ok(learnt) => learnt,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::info!(%peer, %local, %error, cause, "connection closed");
+            return;
+        }
+    };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
     }
@@ -238,7 +247,7 @@ pub async fn serve(
     let connection = Rc::new(Connection {
         thread: thread.clone(),
         listener: listener.name.clone(),
-        original: ends.destination.original(local, thread.shared.settings.app_address),
+        original: ends.destination.original(local, application(thread, local)),
         destination: ends.destination,
         direction: listener.direction,
         local,
@@ -261,6 +270,12 @@ pub async fn serve(
         }
         Terminal::Tcp(proxy) => tcp(&connection, stream, proxy).await,
     }
+}
+
+/// Where the application is that an inbound connection is for: a captured one names it.
+fn application(thread: &Thread, local: SocketAddr) -> IpAddr {
+    let settings = &thread.shared.settings;
+    if settings.is_captured() { local.ip() } else { settings.app_address }
 }
 
 /// Notes a connection that no filter chain takes.

@@ -4,17 +4,20 @@
 //! `CONNECT`, the kernel's original destination); what follows is the same code. See `ARCHITECTURE.md`.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
 };
 
-use tokio::{sync::oneshot, time::timeout};
-use weft_api::names::{HTTP_PROXY, OutboundListenerName, VIRTUAL_INBOUND};
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+use weft_api::names::{HTTP_PROXY, OutboundListenerName, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND};
 
 use super::thread::Thread;
 use crate::{
+    capture::original,
     config::{OnDemand, ProxyConfig, listener::Listener, route::VirtualHost},
+    settings::Settings,
     shared::{Demand, DemandKey, coarse_now},
 };
 
@@ -32,6 +35,8 @@ pub enum Destination {
     },
     /// To the explicit proxy: each request names its own.
     HttpProxy,
+    /// Somewhere outside: the kernel knows where, and [`Self::learn`] asks it.
+    Captured,
 }
 
 impl Destination {
@@ -40,6 +45,7 @@ impl Destination {
         match self {
             Self::Inbound => VIRTUAL_INBOUND.into(),
             Self::HttpProxy => HTTP_PROXY.into(),
+            Self::Captured => VIRTUAL_OUTBOUND.into(),
             Self::Outbound { host, port } => {
                 let host = host.to_ascii_lowercase();
                 OutboundListenerName { host, port: *port }.to_string().into()
@@ -53,7 +59,7 @@ impl Destination {
     /// (and address, where it is one) for what goes out.
     pub fn matched(&self, local: SocketAddr) -> SocketAddr {
         match self {
-            Self::Inbound | Self::HttpProxy => local,
+            Self::Inbound | Self::HttpProxy | Self::Captured => local,
             Self::Outbound { host, port } => {
                 SocketAddr::new(host.parse().unwrap_or(local.ip()), *port)
             }
@@ -65,10 +71,57 @@ impl Destination {
         match self {
             Self::Inbound => Some(SocketAddr::new(application, local.port())),
             Self::HttpProxy => None,
+            Self::Captured => Some(local),
             Self::Outbound { host, port } => {
                 host.parse().ok().map(|address| SocketAddr::new(address, *port))
             }
         }
+    }
+}
+
+/// Why a captured connection is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum NotCaptured {
+    /// The kernel does not say.
+    #[error("the kernel does not know the connection's original destination")]
+    Unknown(#[source] io::Error),
+    /// It was made to the proxy's own port: to go there again would never end.
+    #[error("the connection was made to the proxy's own port {0}")]
+    Loop(u16),
+}
+
+impl Destination {
+    /// Where a connection that was accepted goes to, and the address that its client named: `local`, except where the
+    /// kernel has redirected it.
+    ///
+    /// # Errors
+    /// See [`NotCaptured`].
+    pub fn learn(
+        self,
+        settings: &Settings,
+        stream: &TcpStream,
+        local: SocketAddr,
+    ) -> Result<(Self, SocketAddr), NotCaptured> {
+        let redirected = match self {
+            Self::Captured => true,
+            Self::Inbound => settings.is_captured(),
+            Self::Outbound { .. } | Self::HttpProxy => false,
+        };
+        if !redirected {
+            return Ok((self, local));
+        }
+        let original = original::destination(stream).map_err(NotCaptured::Unknown)?;
+        let port = original.port();
+        if [settings.ports.inbound, settings.ports.outbound].contains(&port) {
+            return Err(NotCaptured::Loop(port));
+        }
+        let destination = match self {
+            Self::Captured => {
+                Self::Outbound { host: original.ip().to_canonical().to_string().into(), port }
+            }
+            other => other,
+        };
+        Ok((destination, original))
     }
 }
 
@@ -101,7 +154,8 @@ fn held<T>(entry: Option<&Option<OnDemand<T>>>) -> Held<Arc<T>> {
     }
 }
 
-/// The listener for a destination; asked of the control plane on first use.
+/// The listener for a destination; asked of the control plane on first use. What was captured and is unknown to the mesh
+/// goes by the listener that everything captured came in by.
 ///
 /// # Errors
 /// See [`NoListener`].
@@ -112,11 +166,18 @@ pub async fn listener(
     let name = destination.listener_name();
     let wanted = match destination {
         Destination::Outbound { .. } => Some(DemandKey::Listener(name.clone())),
-        // These two are always subscribed to.
-        Destination::Inbound | Destination::HttpProxy => None,
+        // These are always subscribed to.
+        Destination::Inbound | Destination::HttpProxy | Destination::Captured => None,
     };
     let look = |config: &ProxyConfig| held(config.listeners.get(&name));
-    find(thread, thread.config(), || wanted, look).await.map(|(_, listener)| listener)
+    match find(thread, thread.config(), || wanted, look).await {
+        Ok((_, listener)) => Ok(listener),
+        Err(NoListener::Unknown) if thread.shared.settings.is_captured() => {
+            let otherwise = thread.config().listeners.get(VIRTUAL_OUTBOUND).cloned().flatten();
+            otherwise.map(|listener| listener.value).ok_or(NoListener::Unknown)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// A virtual host by its full name, and the configuration that it is from, which has its clusters; asked of the control

@@ -242,7 +242,7 @@ pub fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
         outlier: None,
         panic_threshold: 0,
         transports: Vec::new(),
-        bind_source: None,
+        bind_source: Box::default(),
         service: None,
         endpoints: Arc::new(Endpoints { all: addresses.iter().map(endpoint).collect() }),
         state: Arc::<ClusterState>::default(),

@@ -150,8 +150,11 @@ pub fn without_port(authority: &str) -> &str {
     }
 }
 
-/// The virtual host for a lower-cased authority: exact name, longest suffix, longest prefix, `*`.
-pub fn find_host<'a>(hosts: &'a VirtualHosts, authority: &str) -> Option<&'a Arc<VirtualHost>> {
+/// The virtual host that names an authority, as a whole or in part.
+pub fn find_named_host<'a>(
+    hosts: &'a VirtualHosts,
+    authority: &str,
+) -> Option<&'a Arc<VirtualHost>> {
     if let Some(host) = hosts.exact.get(authority) {
         return Some(host);
     }
@@ -167,7 +170,6 @@ pub fn find_host<'a>(hosts: &'a VirtualHosts, authority: &str) -> Option<&'a Arc
                 .find(|(prefix, _)| longer(prefix) && authority.starts_with(&**prefix))
         })
         .map(|(_, host)| host)
-        .or(hosts.any.as_ref())
 }
 
 /// Whether any of the matchers takes the text.

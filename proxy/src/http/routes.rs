@@ -4,7 +4,7 @@ use std::{borrow::Cow, rc::Rc, sync::Arc};
 
 use super::{
     head::Head,
-    matching::{find_host, find_route, without_port},
+    matching::{find_named_host, find_route, without_port},
 };
 use crate::{
     config::{
@@ -177,19 +177,24 @@ pub async fn find(
     let authority = lower_case(head.authority());
     let wanted: &str =
         if routes.ignore_port_in_host { without_port(&authority) } else { &authority };
-    let host = match find_host(&routes.hosts, wanted) {
+    let host = match find_named_host(&routes.hosts, wanted) {
         Some(host) => host.clone(),
-        None if routes.on_demand => {
+        None if routes.on_demand && !authority.is_empty() => {
             let name = format!("{}/{authority}", routes.name);
-            let found = destination::virtual_host(thread, config, &name).await;
-            let (newer, host) = found.map_err(|error| match error {
-                NoListener::Unknown => NO_HOST,
-                NoListener::TimedOut => NoRoute::TimedOut,
-            })?;
-            config = newer;
-            host
+            match destination::virtual_host(thread, config, &name).await {
+                Ok((newer, host)) => {
+                    config = newer;
+                    host
+                }
+                // The virtual host for every authority is for those that the mesh does not know.
+                Err(NoListener::Unknown) => {
+                    config = thread.config();
+                    routes.hosts.any.clone().ok_or(NO_HOST)?
+                }
+                Err(NoListener::TimedOut) => return Err(NoRoute::TimedOut),
+            }
         }
-        None => return Err(NO_HOST),
+        None => routes.hosts.any.clone().ok_or(NO_HOST)?,
     };
     let route = find_route(&host, head).cloned();
     let route = route.ok_or_else(|| NoRoute::NotFound { host: Some(host.name.clone()) })?;

@@ -182,7 +182,10 @@ impl ClusterRuntime {
         let original = self.cluster.discovery == Discovery::OriginalDestination
             || self.cluster.lb == LbPolicy::ClusterProvided;
         let endpoint = if original {
-            self.original(context.destination.ok_or(PickError::NoDestination)?)
+            let destination = context.destination.ok_or(PickError::NoDestination)?;
+            // What is known of an endpoint counts although the client chose it.
+            let known = self.cluster.endpoints.all.iter().find(|e| e.address == destination);
+            known.cloned().unwrap_or_else(|| self.original(destination))
         } else {
             self.balancer.pick(context.hash, context.exclude, clock::now_ms()).ok_or_else(|| {
                 count(&self.cluster.state.totals.upstream_cx_none_healthy);

@@ -23,9 +23,12 @@ pub struct Cli {
 /// What the proxy runs as.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run beside one workload, without capture and without privileges.
+    /// Run beside one workload.
     ///
-    /// The proxy listens on the pod address for the workload's service ports and forwards to the same ports of the
+    /// In a pod of Kubernetes (POD_NAME is set) the rest of the environment says what the injector wrote there, and flags
+    /// are not needed: connections that `weft-proxy init` captured come in on 15001 and 15006.
+    ///
+    /// Elsewhere there is no capture, and no privileges are needed. The proxy listens on the pod address for the workload's service ports and forwards to the same ports of the
     /// application address. Outbound, the application either names the explicit proxy
     /// (http_proxy=http://APP_ADDRESS:15007) or connects to the addresses that --outbound assigns.
     ///
@@ -73,13 +76,13 @@ pub enum AccessLogFormat {
 pub struct SidecarArgs {
     /// Name of the pod.
     #[arg(long, env = "WEFT_POD_NAME", value_name = "NAME", help_heading = "Workload")]
-    pub pod_name: String,
+    pub pod_name: Option<String>,
     /// Namespace of the pod; the certificate says the same.
     #[arg(long, env = "WEFT_NAMESPACE", value_name = "NS", help_heading = "Workload")]
-    pub namespace: String,
+    pub namespace: Option<String>,
     /// Service account of the pod; the certificate says the same.
     #[arg(long, env = "WEFT_SERVICE_ACCOUNT", value_name = "SA", help_heading = "Workload")]
-    pub service_account: String,
+    pub service_account: Option<String>,
     /// Workload (Deployment or the like) that the pod belongs to [default: the pod's name].
     #[arg(long, env = "WEFT_WORKLOAD_NAME", value_name = "NAME", help_heading = "Workload")]
     pub workload_name: Option<String>,
@@ -89,15 +92,9 @@ pub struct SidecarArgs {
         value_parser = parse_label, help_heading = "Workload"
     )]
     pub labels: Vec<(String, String)>,
-    /// Name of the Kubernetes cluster, for telemetry.
-    #[arg(
-        long,
-        env = "WEFT_CLUSTER_ID",
-        default_value = "Kubernetes",
-        value_name = "NAME",
-        help_heading = "Workload"
-    )]
-    pub cluster_id: String,
+    /// Name of the Kubernetes cluster, for telemetry [default: Kubernetes].
+    #[arg(long, env = "WEFT_CLUSTER_ID", value_name = "NAME", help_heading = "Workload")]
+    pub cluster_id: Option<String>,
     /// Domain of the mesh's services.
     #[arg(
         long,
@@ -110,10 +107,10 @@ pub struct SidecarArgs {
 
     /// Address that Pod and EndpointSlice give for the workload; the proxy listens on it.
     #[arg(long, env = "WEFT_POD_ADDRESS", value_name = "IP", help_heading = "Addresses")]
-    pub pod_address: IpAddr,
+    pub pod_address: Option<IpAddr>,
     /// Address that the application listens on and that only this proxy calls.
     #[arg(long, env = "WEFT_APP_ADDRESS", value_name = "IP", help_heading = "Addresses")]
-    pub app_address: IpAddr,
+    pub app_address: Option<IpAddr>,
     /// Addresses that named services take, one per host, in order.
     #[arg(long, env = "WEFT_OUTBOUND_RANGE", value_name = "CIDR", help_heading = "Addresses")]
     pub outbound_range: Option<IpNet>,
@@ -135,7 +132,7 @@ pub struct SidecarArgs {
         value_name = "HOST:PORT",
         help_heading = "Control plane"
     )]
-    pub control_plane: String,
+    pub control_plane: Option<String>,
     /// PEM file with the root that the operator's certificate is checked against; read again for every connection.
     #[arg(
         long,
@@ -143,7 +140,7 @@ pub struct SidecarArgs {
         value_name = "FILE",
         help_heading = "Control plane"
     )]
-    pub control_plane_root: PathBuf,
+    pub control_plane_root: Option<PathBuf>,
     /// Name that the operator's certificate must have [default: the host of --control-plane].
     #[arg(
         long,
@@ -154,7 +151,7 @@ pub struct SidecarArgs {
     pub control_plane_san: Option<String>,
     /// File with the token that certificates are asked for with; read again each time.
     #[arg(long, env = "WEFT_TOKEN_FILE", value_name = "FILE", help_heading = "Control plane")]
-    pub token_file: PathBuf,
+    pub token_file: Option<PathBuf>,
     /// Lifetime that certificates are asked for; they are renewed at half of what was given.
     #[arg(
         long, env = "WEFT_CERT_TTL", default_value = "24h", value_name = "DURATION",
@@ -165,12 +162,12 @@ pub struct SidecarArgs {
     /// Data threads [default: the CPUs that the process may use, at most 2].
     #[arg(long, env = "WEFT_CONCURRENCY", value_name = "N", help_heading = "Behaviour")]
     pub concurrency: Option<NonZeroU8>,
-    /// How long a drain may take before what is left is closed.
+    /// How long a drain may take before what is left is closed [default: 45s].
     #[arg(
-        long, env = "WEFT_DRAIN_DURATION", default_value = "45s", value_name = "DURATION",
+        long, env = "WEFT_DRAIN_DURATION", value_name = "DURATION",
         value_parser = parse_duration, help_heading = "Behaviour"
     )]
-    pub drain_duration: Duration,
+    pub drain_duration: Option<Duration>,
     /// Configuration fetched on demand is dropped when it was not used for so long.
     #[arg(
         long, env = "WEFT_ON_DEMAND_IDLE", default_value = "10m", value_name = "DURATION",
@@ -227,7 +224,16 @@ pub struct SidecarArgs {
         help_heading = "Ports"
     )]
     pub admin_port: u16,
-    /// Captured inbound traffic; the service ports themselves are bound as the control plane says.
+    /// Captured outbound traffic.
+    #[arg(
+        long,
+        env = "WEFT_OUTBOUND_PORT",
+        default_value_t = 15001,
+        value_name = "PORT",
+        help_heading = "Ports"
+    )]
+    pub outbound_port: u16,
+    /// Captured inbound traffic; without capture the service ports themselves are bound as the control plane says.
     #[arg(
         long,
         env = "WEFT_INBOUND_PORT",

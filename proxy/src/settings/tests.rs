@@ -21,7 +21,7 @@ fn settings(more: &[&str]) -> Result<Settings, SettingsError> {
     else {
         panic!("another command")
     };
-    Settings::try_from(*args)
+    Settings::new(*args, None)
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn values_of_another_form_are_refused() {
     let Command::Sidecar(mut args) = Cli::try_parse_from(NEEDED).unwrap().command else {
         panic!("another command")
     };
-    args.control_plane = "localhost".into();
+    args.control_plane = Some("localhost".into());
     assert_eq!(
-        Settings::try_from(*args).unwrap_err(),
+        Settings::new(*args, None).unwrap_err(),
         SettingsError::ControlPlane("localhost".into())
     );
 }

@@ -15,7 +15,9 @@ use weft_api::{
                 TransportSocketMatch,
             },
         },
-        core::v3::{BindConfig, Metadata, SocketAddress, socket_address::PortSpecifier},
+        core::v3::{
+            BindConfig, ExtraSourceAddress, Metadata, SocketAddress, socket_address::PortSpecifier,
+        },
         endpoint::v3::ClusterLoadAssignment,
     },
 };
@@ -98,13 +100,22 @@ fn passthrough(scope: &Scope<'_>, name: &str) -> Cluster {
     cluster
 }
 
+/// In both families, that of the application first: a call from anywhere else would be captured again.
 fn inbound_source(application: IpAddr) -> BindConfig {
-    let address = SocketAddress {
-        address: INBOUND_SOURCE[usize::from(application.is_ipv6())].into(),
+    let address = |family: bool| SocketAddress {
+        address: INBOUND_SOURCE[usize::from(family)].into(),
         port_specifier: Some(PortSpecifier::PortValue(0)),
         ..SocketAddress::default()
     };
-    BindConfig { source_address: Some(address), ..BindConfig::default() }
+    let first = application.is_ipv6();
+    BindConfig {
+        source_address: Some(address(first)),
+        extra_source_addresses: vec![ExtraSourceAddress {
+            address: Some(address(!first)),
+            ..ExtraSourceAddress::default()
+        }],
+        ..BindConfig::default()
+    }
 }
 
 /// A service's port as a node sees it, with what the node's rules say of it.
@@ -133,6 +144,11 @@ impl<'a> Target<'a> {
             .unwrap_or_default()
     }
 
+    /// The client itself chose the endpoint.
+    fn is_headless(&self, scope: &Scope<'_>) -> bool {
+        self.service.headless && scope.is_captured()
+    }
+
     /// How the proxy finds endpoints.
     pub(crate) fn discovery(&self, scope: &Scope<'_>, subset: &str) -> DiscoveryType {
         if policy::is_passthrough(self.policy(subset).load_balancer.as_ref()) {
@@ -146,7 +162,8 @@ impl<'a> Target<'a> {
                 DiscoveryType::StrictDns
             }
             Resolution::Passthrough => DiscoveryType::OriginalDst,
-            Resolution::Static if self.service.headless && scope.is_captured() => {
+            // Stock Envoy knows no cluster that has endpoints and goes by the connection's destination.
+            Resolution::Static if self.is_headless(scope) && !scope.is_on_demand() => {
                 DiscoveryType::OriginalDst
             }
             Resolution::Static => DiscoveryType::Eds,
@@ -169,6 +186,10 @@ fn outbound(scope: &Scope<'_>, name: &ClusterName) -> Option<Cluster> {
         DiscoveryType::Eds => {
             cluster.eds_cluster_config =
                 Some(EdsClusterConfig { eds_config: Some(ads()), service_name: name.to_string() });
+            if target.is_headless(scope) {
+                cluster.lb_policy = LbPolicy::ClusterProvided.into();
+                cluster.lb_config = None;
+            }
         }
         DiscoveryType::OriginalDst => {
             cluster.lb_policy = LbPolicy::ClusterProvided.into();

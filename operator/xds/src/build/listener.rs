@@ -5,7 +5,7 @@ use weft_api::xds::envoy::extensions::filters::listener::{
     tls_inspector::v3::TlsInspector,
 };
 use weft_api::{
-    names::{HTTP_PROXY, OutboundListenerName, VIRTUAL_INBOUND},
+    names::{HTTP_PROXY, OutboundListenerName, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND},
     xds::envoy::config::{
         core::v3::TrafficDirection,
         listener::v3::{
@@ -16,6 +16,7 @@ use weft_api::{
 };
 
 use super::{
+    captured,
     http::{self, Side},
     inbound,
     message::address,
@@ -27,6 +28,9 @@ use crate::wire;
 /// Every listener that the node may see.
 pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
     let mut names = vec![VIRTUAL_INBOUND.to_owned()];
+    if scope.is_captured() {
+        names.push(VIRTUAL_OUTBOUND.into());
+    }
     if scope.mesh().proxy_http_port > 0 {
         names.push(HTTP_PROXY.into());
     }
@@ -48,8 +52,15 @@ pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
 pub(crate) fn build(scope: &Scope<'_>, name: &str) -> Option<Listener> {
     match name {
         VIRTUAL_INBOUND => Some(inbound::listener(scope)),
+        VIRTUAL_OUTBOUND => captured::listener(scope),
         HTTP_PROXY => http_proxy(scope),
-        name => outbound::listener(scope, &super::outbound_name(name)?),
+        name => {
+            let name = super::outbound_name(name)?;
+            match name.host.parse() {
+                Ok(address) if scope.is_captured() => captured::to_address(scope, &name, address),
+                _ => outbound::listener(scope, &name),
+            }
+        }
     }
 }
 

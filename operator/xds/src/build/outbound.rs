@@ -1,6 +1,6 @@
 //! Outbound listeners: one destination, as requests, as bytes or as either (`istio-behaviours`, items 53, 55 and 56).
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use weft_api::{
     names::{ClusterName, OutboundListenerName, ServiceRouteName},
@@ -58,31 +58,41 @@ pub(crate) fn listener(scope: &Scope<'_>, name: &OutboundListenerName) -> Option
     let host = name.host.to_ascii_lowercase();
     let service = scope.service(host.strip_suffix('.').unwrap_or(&host))?;
     let port = service.port(name.port).filter(|port| port.protocol.is_proxied())?;
-    let bytes =
-        || FilterChain { filters: vec![tcp(scope, service, port)], ..FilterChain::default() };
-    let requests = || FilterChain {
-        filters: vec![http_filter(scope, service, port)],
-        ..FilterChain::default()
-    };
-    let mut listener = Listener {
+    let routes = ServiceRouteName { host: service.hostname().into(), port: port.number };
+    Some(to_service(scope, name, (service, port), routes.to_string()))
+}
+
+/// A listener that binds nothing.
+pub(crate) fn unbound(name: &OutboundListenerName) -> Listener {
+    // The address only has to be one.
+    let ip = name.host.parse().unwrap_or(IpAddr::from([0, 0, 0, 0]));
+    Listener {
         name: name.to_string(),
-        // Nothing is bound; the address only has to be one.
-        address: Some(address([0, 0, 0, 0].into(), name.port)),
+        address: Some(address(ip, name.port)),
         bind_to_port: Some(boolean(false)),
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Listener::default()
+    }
+}
+
+/// The listener for a service's port, whose requests have these routes.
+pub(crate) fn to_service(
+    scope: &Scope<'_>,
+    name: &OutboundListenerName,
+    (service, port): (&Service, &ServicePort),
+    routes: String,
+) -> Listener {
+    let bytes =
+        || FilterChain { filters: vec![tcp(scope, service, port)], ..FilterChain::default() };
+    let requests = || FilterChain {
+        filters: vec![http_filter(scope, port.number, routes.clone())],
+        ..FilterChain::default()
     };
+    let mut listener = unbound(name);
     match port.protocol {
         protocol if protocol.is_http() => listener.filter_chains = vec![requests()],
         Protocol::Unsupported => {
-            listener.filter_chains = vec![FilterChain {
-                filter_chain_match: Some(FilterChainMatch {
-                    transport_protocol: "raw_buffer".into(),
-                    application_protocols: HTTP_INSPECTED.map(str::to_owned).to_vec(),
-                    ..FilterChainMatch::default()
-                }),
-                ..requests()
-            }];
+            listener.filter_chains = vec![plain_http(requests())];
             listener.default_filter_chain = Some(bytes());
             listener.listener_filters =
                 vec![listener::tls_inspector(None), listener::http_inspector(None)];
@@ -102,21 +112,38 @@ pub(crate) fn listener(scope: &Scope<'_>, name: &OutboundListenerName) -> Option
             }
         }
     }
+    with_patience(scope, listener)
+}
+
+/// A chain for what the HTTP inspector recognises.
+pub(crate) fn plain_http(chain: FilterChain) -> FilterChain {
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "raw_buffer".into(),
+            application_protocols: HTTP_INSPECTED.map(str::to_owned).to_vec(),
+            ..FilterChainMatch::default()
+        }),
+        ..chain
+    }
+}
+
+/// Says how long the first bytes are waited for, where they are looked at.
+pub(crate) fn with_patience(scope: &Scope<'_>, mut listener: Listener) -> Listener {
     if !listener.listener_filters.is_empty() {
         listener.listener_filters_timeout =
             inspection_timeout(scope.mesh().protocol_detection_timeout);
         listener.continue_on_listener_filters_timeout = true;
     }
-    Some(listener)
+    listener
 }
 
-fn http_filter(scope: &Scope<'_>, service: &Service, port: &ServicePort) -> Filter {
-    let name = ServiceRouteName { host: service.hostname().into(), port: port.number };
+/// The filter for requests to a port, with the route configuration of this name.
+pub(crate) fn http_filter(scope: &Scope<'_>, port: u16, name: String) -> Filter {
     http::manager(
         scope,
         Side::Outbound,
-        format!("outbound_0.0.0.0_{}", port.number),
-        routes(name.to_string()),
+        format!("outbound_0.0.0.0_{port}"),
+        routes(name),
         Vec::new(),
         &["websocket"],
     )
@@ -171,7 +198,7 @@ fn split(scope: &Scope<'_>, port: u16, to: &[RouteDestination]) -> Option<Cluste
 }
 
 /// The bytes of a service's port: as the first `tcp` route for this client says, else to the service itself.
-fn tcp(scope: &Scope<'_>, service: &Service, port: &ServicePort) -> Filter {
+pub(crate) fn tcp(scope: &Scope<'_>, service: &Service, port: &ServicePort) -> Filter {
     let own = ClusterName::outbound(port.number, "", service.hostname()).to_string();
     let rules = scope.virtual_service(service.hostname());
     let routed = rules.iter().flat_map(|rules| &rules.spec.tcp).find_map(|rule| {
@@ -215,7 +242,11 @@ fn is_for_client(
 }
 
 /// The chains of a service's `tls` routes, by SNI; a name that two routes have belongs to the first.
-fn by_server_name(scope: &Scope<'_>, service: &Service, port: &ServicePort) -> Vec<FilterChain> {
+pub(crate) fn by_server_name(
+    scope: &Scope<'_>,
+    service: &Service,
+    port: &ServicePort,
+) -> Vec<FilterChain> {
     let Some(rules) = scope.virtual_service(service.hostname()) else { return Vec::new() };
     let mut taken = std::collections::HashSet::new();
     let mut chains = Vec::new();

@@ -31,7 +31,7 @@ use super::{
 const BLOCK_ALL: &str = "block_all";
 
 /// The only port on which a VirtualService gives routes to a host that is no service (`istio-behaviours`, item 24).
-const HOST_WITHOUT_SERVICE_PORT: u16 = 80;
+pub(crate) const HOST_WITHOUT_SERVICE_PORT: u16 = 80;
 
 /// Whose routes are built.
 pub(crate) struct Subject<'a> {
@@ -55,7 +55,7 @@ pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
 }
 
 /// Whether a port's traffic is, or may be, HTTP.
-fn carries_requests(port: &ServicePort) -> bool {
+pub(crate) fn carries_requests(port: &ServicePort) -> bool {
     port.protocol.is_http() || port.protocol == Protocol::Unsupported
 }
 
@@ -141,7 +141,7 @@ pub(crate) fn of_authority(scope: &Scope<'_>, asked: &str) -> Option<VirtualHost
     Some(found)
 }
 
-fn of_service_port(scope: &Scope<'_>, service: &Service, port: u16) -> VirtualHost {
+pub(crate) fn of_service_port(scope: &Scope<'_>, service: &Service, port: u16) -> VirtualHost {
     let domains = authority::domains(service, port, scope.namespace(), &scope.mesh().domain);
     let subject = Subject { host: service.hostname(), port, service: Some(service) };
     let routes =
@@ -149,7 +149,7 @@ fn of_service_port(scope: &Scope<'_>, service: &Service, port: u16) -> VirtualHo
     virtual_host(&subject, domains, routes)
 }
 
-fn of_host_without_service(
+pub(crate) fn of_host_without_service(
     scope: &Scope<'_>,
     host: &str,
     domains: Vec<String>,
@@ -170,7 +170,7 @@ fn virtual_host(subject: &Subject<'_>, domains: Vec<String>, routes: Vec<Route>)
     }
 }
 
-fn block_all(domain: &str) -> VirtualHost {
+pub(crate) fn block_all(domain: &str) -> VirtualHost {
     let refuse = DirectResponseAction { status: 502, ..DirectResponseAction::default() };
     VirtualHost {
         name: BLOCK_ALL.into(),

@@ -35,7 +35,12 @@ impl Proxy {
         let limits =
             OnDemandLimits { names: settings.on_demand_limit, idle: settings.on_demand_idle };
         let decoder = Decoder::new(&settings).unwrap();
-        let store = Rc::new(RefCell::new(Store::new(decoder, &shared.named_services, limits)));
+        let store = Rc::new(RefCell::new(Store::new(
+            decoder,
+            &shared.settings.needed_listeners(),
+            &shared.named_services,
+            limits,
+        )));
         let status = Rc::new(RefCell::new(AdsStatus::default()));
         let identity = shared.identity.clone();
         spawn_local(Certificates::new(settings, identity, control.identity_changed).run());

@@ -63,8 +63,8 @@ pub struct DecodedCluster {
     pub panic_threshold: u8,
     /// Transports.
     pub transports: Vec<TransportSocket>,
-    /// Source address.
-    pub bind_source: Option<IpAddr>,
+    /// Source addresses.
+    pub bind_source: Box<[IpAddr]>,
     /// For telemetry.
     pub service: Option<ServiceInfo>,
 }
@@ -389,15 +389,20 @@ fn match_fields(matched: &TransportSocketMatch) -> Result<Fields, Invalid> {
     Ok(fields)
 }
 
-fn bind_source(cluster: &PbCluster) -> Result<Option<IpAddr>, Invalid> {
+fn bind_source(cluster: &PbCluster) -> Result<Box<[IpAddr]>, Invalid> {
     let Some(bind) = &cluster.upstream_bind_config else {
-        return Ok(None);
+        return Ok(Box::default());
     };
-    let Some(source) = &bind.source_address else {
-        return Ok(None);
-    };
-    let address = ip(&source.address).at("upstream_bind_config.source_address.address")?;
-    Ok(Some(address).filter(|address| !address.is_unspecified()))
+    let extra = bind.extra_source_addresses.iter().filter_map(|extra| extra.address.as_ref());
+    let addresses = bind
+        .source_address
+        .iter()
+        .chain(extra)
+        .map(|source| ip(&source.address).at("upstream_bind_config.source_address.address"))
+        .collect::<Result<Vec<_>, _>>()?;
+    // One that is not specified leaves the choice to the system.
+    let specified = addresses.iter().all(|address| !address.is_unspecified());
+    Ok(if specified { addresses.into() } else { Box::default() })
 }
 
 /// `istio.services[0]`.

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use weft_api::{
-    names::{HTTP_PROXY, VIRTUAL_INBOUND},
+    names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND},
     xds::envoy::{
         config::{
             core::v3::TrafficDirection as PbDirection,
@@ -13,7 +13,10 @@ use weft_api::{
             },
         },
         extensions::filters::{
-            listener::{http_inspector::v3::HttpInspector, tls_inspector::v3::TlsInspector},
+            listener::{
+                http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
+                tls_inspector::v3::TlsInspector,
+            },
             network::{
                 http_connection_manager::v3::HttpConnectionManager, rbac::v3::Rbac as PbRbac,
                 tcp_proxy::v3::TcpProxy,
@@ -43,7 +46,6 @@ pub fn listener(context: &Context<'_>, listener: &PbListener) -> Result<Listener
     refuse_all(&[
         (listener.fcds_config.is_some(), "fcds_config"),
         (listener.filter_chain_matcher.is_some(), "filter_chain_matcher"),
-        (flag(listener.use_original_dst.as_ref()), "use_original_dst"),
         (listener.udp_listener_config.is_some(), "udp_listener_config"),
         (listener.api_listener.is_some(), "api_listener"),
         (flag(listener.transparent.as_ref()), "transparent"),
@@ -74,7 +76,7 @@ pub fn listener(context: &Context<'_>, listener: &PbListener) -> Result<Listener
     }
     Ok(Listener {
         name: context.intern(&listener.name),
-        binds: binds(context.ports, listener)?,
+        binds: binds(context, listener)?,
         direction,
         inspect_tls: inspect.0,
         inspect_http: inspect.1,
@@ -91,7 +93,18 @@ pub fn listener(context: &Context<'_>, listener: &PbListener) -> Result<Listener
 }
 
 /// The addresses to bind. The proxy's own ports may be others on this workload than the control plane thinks.
-fn binds(ports: Ports, listener: &PbListener) -> Result<Vec<SocketAddr>, Invalid> {
+fn binds(context: &Context<'_>, listener: &PbListener) -> Result<Vec<SocketAddr>, Invalid> {
+    let ports = context.ports;
+    if flag(listener.use_original_dst.as_ref()) {
+        // What is captured comes to the pod's own address, or to a loopback one.
+        let port = match listener.name.as_str() {
+            VIRTUAL_INBOUND => ports.inbound,
+            VIRTUAL_OUTBOUND => ports.outbound,
+            _ => return Err(Invalid::unsupported("use_original_dst")),
+        };
+        let every = context.own_addresses.iter().map(|address| SocketAddr::new(*address, port));
+        return Ok(every.collect());
+    }
     if listener.bind_to_port.as_ref().is_some_and(|bind| !bind.value) {
         return Ok(Vec::new());
     }
@@ -121,7 +134,7 @@ fn binds(ports: Ports, listener: &PbListener) -> Result<Vec<SocketAddr>, Invalid
 }
 
 fn inspector(filter: &ListenerFilter, inspect: &mut (bool, bool)) -> Result<(), Invalid> {
-    refuse(filter.filter_disabled.is_some(), "filter_disabled")?;
+    // `filter_disabled` spares connections that no chain looks at; those are spared here anyway.
     let config = match &filter.config_type {
         Some(listener_filter::ConfigType::TypedConfig(config)) => config,
         Some(listener_filter::ConfigType::ConfigDiscovery(_)) => {
@@ -129,7 +142,9 @@ fn inspector(filter: &ListenerFilter, inspect: &mut (bool, bool)) -> Result<(), 
         }
         None => return Err(Invalid::missing("typed_config")),
     };
-    if is::<TlsInspector>(config) {
+    if is::<OriginalDst>(config) {
+        // The kernel is asked of every captured connection.
+    } else if is::<TlsInspector>(config) {
         inspect.0 = true;
     } else if is::<HttpInspector>(config) {
         inspect.1 = true;

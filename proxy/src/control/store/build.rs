@@ -149,7 +149,7 @@ fn build(parts: &Parts, states: &mut StateStore) -> Cluster {
         outlier: decoded.outlier,
         panic_threshold: decoded.panic_threshold,
         transports: decoded.transports.clone(),
-        bind_source: decoded.bind_source,
+        bind_source: decoded.bind_source.clone(),
         service: decoded.service.clone(),
         endpoints: Arc::new(Endpoints { all: endpoints }),
         state: states.cluster(&decoded.name),

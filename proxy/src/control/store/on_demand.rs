@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use weft_api::names::{HTTP_PROXY, OutboundListenerName, VIRTUAL_INBOUND};
+use weft_api::names::OutboundListenerName;
 
 use crate::shared::{DemandKey, NamedService};
 
@@ -43,8 +43,8 @@ pub struct OnDemandNames {
 
 impl OnDemandNames {
     /// The names of every proxy and of the named services.
-    pub fn new(named: &[NamedService], limits: OnDemandLimits) -> Self {
-        let mut fixed = vec![Arc::from(VIRTUAL_INBOUND), Arc::from(HTTP_PROXY)];
+    pub fn new(needed: &[&str], named: &[NamedService], limits: OnDemandLimits) -> Self {
+        let mut fixed: Vec<Arc<str>> = needed.iter().map(|name| Arc::from(*name)).collect();
         for service in named {
             let name = OutboundListenerName { host: service.host.to_string(), port: service.port };
             let name = Arc::from(name.to_string());

@@ -19,7 +19,10 @@ impl Default for Test {
 impl Test {
     fn with(named: &[NamedService], limits: OnDemandLimits) -> Self {
         let decoder = Decoder::new(&Settings::test()).unwrap();
-        let mut test = Self { store: Store::new(decoder, named, limits), now: Instant::now() };
+        let mut test = Self {
+            store: Store::new(decoder, &["virtualInbound", "http_proxy"], named, limits),
+            now: Instant::now(),
+        };
         test.publish();
         test
     }

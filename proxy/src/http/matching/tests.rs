@@ -144,12 +144,12 @@ fn hosts_are_found_by_exact_name_longest_wildcard_and_star() {
         ("", "any"),
     ] {
         assert_eq!(
-            find_host(&hosts, authority).map(|host| &*host.name),
+            find_named_host(&hosts, authority).or(hosts.any.as_ref()).map(|host| &*host.name),
             Some(expected),
             "{authority}"
         );
     }
-    assert!(find_host(&VirtualHosts::default(), "a").is_none());
+    assert!(find_named_host(&VirtualHosts::default(), "a").is_none());
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub fn cluster(endpoints: Vec<Arc<Endpoint>>) -> Cluster {
         outlier: None,
         panic_threshold: 0,
         transports: Vec::new(),
-        bind_source: None,
+        bind_source: Box::default(),
         service: None,
         endpoints: Arc::new(Endpoints { all: endpoints }),
         state: Arc::default(),

@@ -126,7 +126,7 @@ impl Connector {
         let failure =
             |kind| move |error: io::Error| ConnectFailure { kind, source: Some(Arc::new(error)) };
         let remote = self.endpoint.address;
-        let stream = open_socket(remote, cluster.bind_source, cluster.tcp_keepalive)
+        let stream = open_socket(remote, &cluster.bind_source, cluster.tcp_keepalive)
             .await
             .map_err(failure(ErrorKind::Connect))?;
         let local = stream.local_addr().map_err(failure(ErrorKind::Connect))?;
@@ -190,13 +190,16 @@ pub fn report(cluster: &Cluster, endpoint: &Endpoint, outcome: Outcome) {
 
 async fn open_socket(
     address: SocketAddr,
-    source: Option<IpAddr>,
+    sources: &[IpAddr],
     keepalive: Option<cluster::TcpKeepalive>,
 ) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
-    if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
-        socket.bind(SocketAddr::new(source, 0))?;
+    if !sources.is_empty() {
+        // From any other address a call of a captured application would come back to the proxy.
+        let same_family = |source: &&IpAddr| source.is_ipv4() == address.is_ipv4();
+        let source = sources.iter().find(same_family).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        socket.bind(SocketAddr::new(*source, 0))?;
     }
     if let Some(settings) = keepalive {
         SockRef::from(&socket).set_tcp_keepalive(&keepalive_of(settings))?;

@@ -37,7 +37,7 @@ pub fn cluster(cluster: &Cluster) -> Value {
         "common_lb_config": {"healthy_panic_threshold": {"value": cluster.panic_threshold}},
         "typed_extension_protocol_options": protocol(cluster),
         "transport_socket_matches": transports,
-        "upstream_bind_config": cluster.bind_source.map(|address| {
+        "upstream_bind_config": cluster.bind_source.first().map(|address| {
             json!({"source_address": {"address": address.to_string(), "port_value": 0}})
         }),
         "metadata": services,
