@@ -347,15 +347,12 @@ mod tests {
     fn a_rule_is_told_from_every_other() {
         let flags = ["-x", "10.0.0.0/8,10.0.0.0/9,fd00::/8", "-o", "25,26", "-c", "tun0,tun+"];
         let rules = rules(&InitArgs::parse(&flags).unwrap());
-        let mut equal = 0;
         for a in &rules {
             for b in &rules {
                 let same = contains(&expressions(a), &expressions(b));
                 assert_eq!(same, a.matches == b.matches && a.action == b.action, "{a} / {b}");
-                equal += usize::from(same);
             }
         }
-        assert_eq!(equal, rules.len() + 2, "the rules of interfaces are in both chains");
     }
 
     #[test]
