@@ -5,24 +5,31 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 cache := env("XDG_CACHE_HOME", env("HOME", "/tmp") / ".cache") / "weft"
 deny := cache / "cargo-deny/bin/cargo-deny"
 
+# Programs are static: they run in an image that holds nothing else. That needs the target to be said.
+target := `rustc -vV | sed -n 's/^host: //p'`
+static := 'RUSTFLAGS="-C target-feature=+crt-static" cargo'
+built := "target" / target / "release"
+# The features of the test harness, the same everywhere, so that it is built once.
+harness := "weft-e2e/mesh,weft-e2e/cluster"
+
 # List the commands.
 default:
     @just --list --unsorted
 
 # Run the mesh on this machine with a live table (try: --for 30s).
 demo *ARGS: programs
-    @exec target/release/weft-demo {{ARGS}}
+    @exec {{built}}/weft-demo {{ARGS}}
 
 # Everything that must hold before a change lands.
-test: format lint docs deny unit mesh
+test: format lint docs deny unit mesh cluster-test
 
 # The quick part of `test`: nothing is run.
 check: format lint docs
 
 # Measure the proxy: time to ready, memory, size of the binary.
 bench *ARGS:
-    cargo build --profile dist --workspace --bins --locked
-    @exec target/dist/weft-bench {{ARGS}}
+    {{static}} build --profile dist --workspace --bins --locked --target {{target}}
+    @exec target/{{target}}/dist/weft-bench {{ARGS}}
 
 # Format the sources.
 fmt:
@@ -34,7 +41,7 @@ format:
 
 # No warning of the compiler or of clippy.
 lint:
-    cargo clippy --workspace --all-targets --features weft-e2e/mesh --locked -- -D warnings
+    cargo clippy --workspace --all-targets --features {{harness}} --locked -- -D warnings
 
 # The documentation builds without a warning.
 docs:
@@ -65,8 +72,46 @@ unit:
 
 # The mesh as processes: every example, bad input, stock Envoy.
 mesh TESTS="mesh_*" *ARGS="": programs
-    cargo test --release --workspace --locked --features weft-e2e/mesh --test '{{TESTS}}' {{ARGS}}
+    {{static}} test --release --workspace --locked --target {{target}} --features {{harness}} --test '{{TESTS}}' {{ARGS}}
 
-# Build the programs that demo and tests run.
+# Build the programs that demo, tests and images run.
 programs:
-    cargo build --release --workspace --bins --locked
+    {{static}} build --release --workspace --bins --locked --target {{target}}
+
+# Make the images' archives in target/images, without Docker.
+images: programs
+    {{built}}/weft-cluster images
+
+# A real Kubernetes on this machine: up, down, status, load... (try: eval "$(./justw cluster up)").
+cluster *ARGS:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    {{static}} build --release --workspace --bin weft-cluster --locked --quiet --target {{target}} >&2
+    case "{{ARGS}}" in
+        up*) [ -n "${KUBECONFIG:-}" ] || { {{built}}/weft-cluster check && "{{just_executable()}}" images >&2; } ;;
+    esac
+    exec {{built}}/weft-cluster {{ARGS}}
+
+# The mesh in a real Kubernetes: the cluster of KUBECONFIG, or one of its own that ends with the tests.
+cluster-test TESTS="cluster_*" *ARGS="":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    weft_cluster={{built}}/weft-cluster
+    {{static}} build --release --workspace --bin weft-cluster --locked --quiet --target {{target}}
+    if [ -z "${KUBECONFIG:-}" ]; then
+        if ! reason=$($weft_cluster check 2>&1); then
+            [ -z "${WEFT_REQUIRE_CLUSTER:-}" ] || { echo "$reason"; exit 1; }
+            echo "SKIPPED: the tests in a real Kubernetes, because ${reason#error: }"
+            exit 0
+        fi
+        "{{just_executable()}}" images
+        [ -n "${WEFT_KEEP_CLUSTER:-}" ] || trap '$weft_cluster down --name test' EXIT
+        exports=$($weft_cluster up --name test)
+        eval "$exports"
+        export WEFT_CLUSTER=test
+    fi
+    # An installation from before has the images from before.
+    if kubectl --namespace weft-system get deployment weft-operator >/dev/null 2>&1; then
+        kubectl --namespace weft-system rollout restart deployment weft-operator
+    fi
+    {{static}} test --release --workspace --locked --target {{target}} --features {{harness}} --test '{{TESTS}}' -- --test-threads 2 {{ARGS}}

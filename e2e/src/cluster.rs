@@ -20,6 +20,7 @@ pub mod init;
 pub mod oci;
 pub mod packages;
 pub mod status;
+pub mod test_images;
 pub mod up;
 
 /// Progress goes to standard error: standard output is for what a shell evaluates.

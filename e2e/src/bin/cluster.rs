@@ -73,6 +73,22 @@ enum Command {
         /// Its name, as `status` says.
         program: String,
     },
+    /// Halt a program of the node (SIGSTOP) until `resume`.
+    Pause {
+        #[command(flatten)]
+        which: Which,
+        /// Its name, as `status` says.
+        program: String,
+    },
+    /// Let a halted program of the node go on.
+    Resume {
+        #[command(flatten)]
+        which: Which,
+        /// Its name, as `status` says.
+        program: String,
+    },
+    /// Say whether a cluster of our own can be started here; fails with the reason when not.
+    Check,
     /// Run a command in the node's namespaces.
     Enter {
         #[command(flatten)]
@@ -120,6 +136,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Load { which, archives } => control::load(&which.folder()?, archives)?,
         Command::Stop { which, program } => control::stop(&which.folder()?, &program)?,
         Command::Start { which, program } => control::start(&which.folder()?, &program)?,
+        Command::Pause { which, program } => control::pause(&which.folder()?, &program)?,
+        Command::Resume { which, program } => control::resume(&which.folder()?, &program)?,
+        Command::Check => up::check()?,
         Command::Enter { which, command } => return control::enter(&which.folder()?, &command),
         Command::Images { programs, target } => control::images(programs, target)?,
         Command::Init { folder, programs } => match init::run(&folder, &programs)? {},

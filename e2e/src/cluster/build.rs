@@ -110,6 +110,16 @@ pub fn ensure() -> anyhow::Result<PathBuf> {
     Ok(programs)
 }
 
+/// Whether every program is built, or can be.
+///
+/// # Errors
+/// When Go is missing or too old.
+pub fn check() -> anyhow::Result<()> {
+    let programs = programs()?;
+    let mut names = MODULES.iter().flat_map(|module| module.programs);
+    if names.all(|(name, _)| programs.join(name).is_file()) { Ok(()) } else { check_go() }
+}
+
 fn check_go() -> anyhow::Result<()> {
     let needs = "Go 1.26 or newer is needed to build Kubernetes (https://go.dev/dl/)";
     let output = Command::new("go")

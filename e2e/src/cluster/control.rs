@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
@@ -68,6 +68,38 @@ pub fn start(folder: &Folder, program: &str) -> anyhow::Result<()> {
     until(&format!("{program} should start"), || running.exists())
 }
 
+/// Halts a program of the node (SIGSTOP): it keeps its connections and answers nothing.
+///
+/// # Errors
+/// When there is no such program, or it does not run.
+pub fn pause(folder: &Folder, program: &str) -> anyhow::Result<()> {
+    signal(folder, program, "STOP")
+}
+
+/// Lets a halted program go on.
+///
+/// # Errors
+/// As [`pause`].
+pub fn resume(folder: &Folder, program: &str) -> anyhow::Result<()> {
+    signal(folder, program, "CONT")
+}
+
+/// By its number in the node's namespace.
+fn signal(folder: &Folder, program: &str, signal: &str) -> anyhow::Result<()> {
+    known(folder, program)?;
+    let number = fs::read_to_string(folder.file(&format!("running/{program}")))
+        .with_context(|| format!("{program} does not run"))?;
+    let output = nsenter(folder)?
+        .args(["sh", "-c", &format!("kill -s {signal} {}", number.trim())])
+        .stdin(Stdio::null())
+        .output()
+        .context("nsenter")?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
 fn known(folder: &Folder, program: &str) -> anyhow::Result<()> {
     up::running(folder)?;
     let names: Vec<_> =
@@ -96,13 +128,16 @@ fn until(what: &str, ask: impl Fn() -> bool) -> anyhow::Result<()> {
 /// # Errors
 /// When the cluster is not up.
 pub fn enter(folder: &Folder, command: &[String]) -> anyhow::Result<ExitCode> {
-    let init = up::running(folder)?.init;
-    let status = Command::new("nsenter")
-        .arg(format!("--target={}", init.pid()))
-        .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--"])
-        .args(command)
-        .status()
-        .context("nsenter")?;
+    let status = nsenter(folder)?.args(command).status().context("nsenter")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn nsenter(folder: &Folder) -> anyhow::Result<Command> {
+    let init = up::running(folder)?.init;
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--target={}", init.pid()))
+        .args(["--net", "--mount", "--pid", "--uts", "--ipc", "--"]);
+    Ok(command)
 }

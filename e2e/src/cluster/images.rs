@@ -1,4 +1,4 @@
-//! Our images as archives, made without Docker from static programs; and the images that tests need.
+//! Our images as archives, made without Docker from static programs.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::{
     oci::{self, Layer, Settings},
-    packages, say,
+    packages, say, test_images,
 };
 use crate::programs::repository;
 
@@ -45,7 +45,7 @@ pub fn archives(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-/// Makes the images of the operator, the proxy and the samples, and the shell that tests use.
+/// Makes the images of the operator, the proxy and the samples, and those that tests need.
 ///
 /// # Errors
 /// When a program is missing or not static.
@@ -66,16 +66,17 @@ pub fn build(programs: &Path, target: &Path) -> anyhow::Result<()> {
         };
         report(oci::write(target, &format!("docker.io/weft/{name}:dev"), &settings, layer)?);
     }
-    shell(target)
+    test_images::build(target)
 }
 
+/// Says what was written.
 #[allow(clippy::cast_precision_loss)]
-fn report((path, size): (PathBuf, usize)) {
+pub(super) fn report((path, size): (PathBuf, usize)) {
     say(&format!("{} ({:.1} MB compressed)", path.display(), size as f64 / 1e6));
 }
 
 /// What every image has: users, a place for temporary files, and the roots that public servers are checked against.
-fn base() -> anyhow::Result<Layer> {
+pub(super) fn base() -> anyhow::Result<Layer> {
     let mut layer = Layer::default();
     layer.folder("/tmp", 0o1777)?;
     layer.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nweft:x:1337:1337::/:/bin/sh\n")?;
@@ -127,26 +128,6 @@ fn is_static(program: &[u8]) -> bool {
     };
     program.starts_with(b"\x7fELF")
         && headers().is_some_and(|kinds| kinds.iter().all(|kind| *kind != INTERPRETER as usize))
-}
-
-/// A shell with `wget`, `nc` and the like: Debian's static busybox.
-fn shell(target: &Path) -> anyhow::Result<()> {
-    packages::install(&packages::missing_of(&[("busybox", "busybox-static")]))?;
-    let busybox = packages::find("busybox").context("busybox is missing")?;
-    let output = Command::new(&busybox).arg("--list").stdin(Stdio::null()).output()?;
-    let mut layer = base()?;
-    layer.copy("/bin/busybox", 0o755, &busybox)?;
-    for applet in String::from_utf8_lossy(&output.stdout).lines().filter(|name| *name != "busybox")
-    {
-        layer.link(&format!("/bin/{applet}"), "busybox")?;
-    }
-    let settings = Settings {
-        entrypoint: Vec::new(),
-        user: String::new(),
-        environment: vec!["PATH=/bin".into()],
-    };
-    report(oci::write(target, "docker.io/weft/test-shell:dev", &settings, layer)?);
-    Ok(())
 }
 
 #[cfg(test)]
