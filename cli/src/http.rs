@@ -36,6 +36,11 @@ pub fn get_json(base: &str, path: &str) -> anyhow::Result<Value> {
     serde_json::from_slice(&body).with_context(|| format!("{url} does not answer in JSON"))
 }
 
+/// Whether somebody accepts connections at an address of this machine.
+pub fn answers(address: &str) -> bool {
+    std::net::TcpStream::connect(address).is_ok()
+}
+
 fn url(base: &str, path: &str) -> anyhow::Result<Uri> {
     let base = base.strip_prefix("http://").unwrap_or(base).trim_end_matches('/');
     ensure!(!base.contains("://"), "{base}: only http:// is supported");

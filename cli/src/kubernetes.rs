@@ -14,6 +14,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::de::DeserializeOwned;
+use tokio::runtime::Runtime;
 use weft_crds::Kind;
 
 pub use forward::get_json;
@@ -133,12 +134,20 @@ impl Cluster {
     }
 }
 
-/// Runs a command's work.
+/// Where a command's work runs. A client lives no longer than the runtime that it was made on.
+///
+/// # Errors
+/// When the system refuses.
+pub fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+/// Runs all of a command's work.
 ///
 /// # Errors
 /// Those of the work.
 pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    runtime()?.block_on(work)
 }
 
 /// All objects of a list, page by page.

@@ -1,5 +1,7 @@
 //! `weft`: the command line of the mesh.
 
+mod admin;
+mod analyze;
 mod chart;
 mod check;
 mod cleanup;
@@ -33,6 +35,7 @@ enum Command {
     Install(install::Args),
     Uninstall(install::UninstallArgs),
     Check(check::Args),
+    Analyze(analyze::Args),
     Token(token::Args),
     Validate(validate::Args),
     ProxyStatus(proxy_status::Args),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Install(args) => install::run(&args),
         Command::Uninstall(args) => install::uninstall(&args),
         Command::Check(args) => check::run(&args),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Validate(args) => validate::run(&args),
         Command::ProxyStatus(args) => proxy_status::run(&args).map(|()| ExitCode::SUCCESS),

@@ -11,7 +11,10 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::{http, output, table};
+use crate::{
+    admin::{Admin, Proxy},
+    http, output, table,
+};
 
 const ADMIN_PORT: u16 = 15000;
 
@@ -34,15 +37,6 @@ pub struct Args {
     #[arg(required_unless_present = "proxy_admin")]
     node: Option<String>,
 
-    /// The operator's administration port, to find a proxy by its name.
-    #[arg(
-        long,
-        env = "WEFT_ADMIN_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:15014"
-    )]
-    admin: String,
-
     /// The proxy's administration port; the operator is not asked then.
     #[arg(long, value_name = "URL", conflicts_with = "node")]
     proxy_admin: Option<String>,
@@ -50,6 +44,9 @@ pub struct Args {
     /// How it is shown.
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     output: Format,
+
+    #[command(flatten)]
+    admin: Admin,
 }
 
 /// What can be shown.
@@ -95,37 +92,36 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// What the proxy behind an administration port holds.
 fn held(base: &str, args: &Args) -> anyhow::Result<String> {
-    let dump = http::get_json(base, "/config_dump")?;
+    show(args, &http::get_json(base, "/config_dump")?)
+}
+
+fn show(args: &Args, dump: &Value) -> anyhow::Result<String> {
     Ok(match args.output {
-        Format::Table => render(dump::table(args.kind, &dump)),
-        Format::Json => json(&dump::resources(args.kind, &dump))?,
+        Format::Table => render(dump::table(args.kind, dump)),
+        Format::Json => json(&dump::resources(args.kind, dump))?,
     })
 }
 
 fn of_node(node: &str, args: &Args) -> anyhow::Result<String> {
-    let proxies = http::get_json(&args.admin, "/debug/syncz").context("the operator")?;
-    let proxies: Vec<&Value> =
-        proxies.as_array().into_iter().flatten().filter(|proxy| is_called(proxy, node)).collect();
-    let names: Vec<&str> = proxies.iter().filter_map(|proxy| proxy["proxy"].as_str()).collect();
-    let Some(name) = names.first() else {
-        bail!("no proxy {node:?} is connected to {}; weft proxy-status lists them", args.admin);
+    let operators = args.admin.connect()?;
+    let proxies = operators.proxies()?;
+    let called: Vec<&Proxy> =
+        proxies.iter().filter(|proxy| is_called(&proxy.state, node)).collect();
+    let names: Vec<&str> = called.iter().filter_map(|p| p.state["proxy"].as_str()).collect();
+    let (Some(proxy), Some(name)) = (called.first(), names.first()) else {
+        bail!("no proxy {node:?} is connected to {operators}; weft proxy-status lists them");
     };
     if names.iter().any(|other| other != name) {
         bail!("{node:?} may be any of {}", names.join(", "));
     }
-    let pod = proxies[0]["node"].as_str().and_then(|id| id.split('~').nth(1)).and_then(address);
-    match pod.map(|base| held(&base, args)) {
-        Some(Ok(text)) => Ok(text),
-        unreachable => {
-            let reason = match unreachable {
-                Some(Err(error)) => format!("{error:#}"),
-                _ => "its address is not known".into(),
-            };
+    match operators.ask_proxy(proxy, ADMIN_PORT, "/config_dump") {
+        Ok(dump) => show(args, &dump),
+        Err(error) => {
             output::error(&format!(
-                "note: the proxy cannot be asked ({reason}); this is what the operator sent it"
+                "note: the proxy cannot be asked ({error:#}); this is what the operator sent it"
             ));
-            let dump = http::get_json(&args.admin, &format!("/debug/config_dump?proxyID={name}"))
-                .context("the operator")?;
+            let path = format!("/debug/config_dump?proxyID={name}");
+            let dump = operators.ask(&proxy.operator, &path).context("the operator")?;
             Ok(match args.output {
                 Format::Table => render(sent::table(args.kind, &dump)),
                 Format::Json => json(&sent::resources(args.kind, &dump))?,

@@ -1,9 +1,11 @@
 //! `weft proxy-status`: whether proxies have what the operator sent them.
 
-use anyhow::Context;
 use serde_json::Value;
 
-use crate::{http, output, table};
+use crate::{
+    admin::{self, Admin},
+    output, table,
+};
 
 const TYPES: [&str; 5] = ["cds", "lds", "eds", "rds", "vhds"];
 
@@ -13,17 +15,12 @@ const TYPES: [&str; 5] = ["cds", "lds", "eds", "rds", "vhds"];
 /// below the table. NOT SENT: it asked for nothing of that type, or there is nothing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
+Examples:
+  weft proxy-status
   weft proxy-status --admin http://127.0.0.1:15014")]
 pub struct Args {
-    /// The operator's administration port.
-    #[arg(
-        long,
-        env = "WEFT_ADMIN_URL",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:15014"
-    )]
-    admin: String,
+    #[command(flatten)]
+    admin: Admin,
 }
 
 /// Shows the table.
@@ -31,15 +28,14 @@ pub struct Args {
 /// # Errors
 /// When the operator does not answer.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let proxies = http::get_json(&args.admin, "/debug/syncz").context("the operator")?;
-    output::print(&render(&proxies, &args.admin))
+    let operators = args.admin.connect()?;
+    output::print(&render(&operators.proxies()?))
 }
 
-fn render(proxies: &Value, admin: &str) -> String {
-    let operator = admin.trim_start_matches("http://").trim_end_matches('/');
+fn render(proxies: &[admin::Proxy]) -> String {
     let mut rows = Vec::new();
     let mut refusals = Vec::new();
-    for proxy in proxies.as_array().into_iter().flatten() {
+    for admin::Proxy { operator, state: proxy } in proxies {
         let text = |key: &str| proxy[key].as_str().unwrap_or("-").to_owned();
         let name = text("proxy");
         let mut row = vec![name.clone()];
@@ -50,7 +46,7 @@ fn render(proxies: &Value, admin: &str) -> String {
                 refusals.push(format!("{name} refused {kind}: {}", reason(&state["lastNack"])));
             }
         }
-        row.extend([operator.to_owned(), text("proxy_version")]);
+        row.extend([operator.clone(), text("proxy_version")]);
         rows.push(row);
     }
     if rows.is_empty() {
@@ -84,19 +80,21 @@ mod tests {
     #[test]
     fn each_proxy_has_a_line_and_refusals_are_explained() {
         let state = |state: &str| json!({"state": state, "lastNack": null});
-        let proxies = json!([
-            {"proxy": "b.default", "proxy_version": "weft-proxy/0.1.0", "types": {
-                "cds": state("SYNCED"), "lds": {"state": "REJECTED", "lastNack": {"reason": "no such filter"}}}},
-            {"proxy": "a.default", "proxy_version": "envoy/1.40.0", "types": {
-                "cds": state("STALE"), "lds": state("SYNCED"), "eds": state("SYNCED"), "rds": state("SYNCED")}},
-        ]);
+        let proxies = [
+            json!({"proxy": "b.default", "proxy_version": "weft-proxy/0.1.0", "types": {
+                "cds": state("SYNCED"), "lds": {"state": "REJECTED", "lastNack": {"reason": "no such filter"}}}}),
+            json!({"proxy": "a.default", "proxy_version": "envoy/1.40.0", "types": {
+                "cds": state("STALE"), "lds": state("SYNCED"), "eds": state("SYNCED"), "rds": state("SYNCED")}}),
+        ];
+        let operator = "127.0.0.1:15014".to_owned();
+        let proxies = proxies.map(|state| admin::Proxy { operator: operator.clone(), state });
         assert_eq!(
-            render(&proxies, "http://127.0.0.1:15014"),
+            render(&proxies),
             "NAME        CDS      LDS        EDS        RDS        VHDS       OPERATOR          VERSION\n\
              a.default   STALE    SYNCED     SYNCED     SYNCED     NOT SENT   127.0.0.1:15014   envoy/1.40.0\n\
              b.default   SYNCED   REJECTED   NOT SENT   NOT SENT   NOT SENT   127.0.0.1:15014   weft-proxy/0.1.0\n\
              \nb.default refused lds: no such filter\n"
         );
-        assert_eq!(render(&json!([]), "x"), "No proxy is connected.\n");
+        assert_eq!(render(&[]), "No proxy is connected.\n");
     }
 }

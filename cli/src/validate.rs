@@ -61,12 +61,20 @@ impl Findings {
 /// # Errors
 /// When a file that was named is not there.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let manifests = manifest::read(&args.files)?;
+    files(&args.files, args.strict)
+}
+
+/// Checks what is named, prints and says whether all is well.
+///
+/// # Errors
+/// When a file that was named is not there.
+pub fn files(names: &[PathBuf], strict: bool) -> anyhow::Result<ExitCode> {
+    let manifests = manifest::read(names)?;
     let findings = check(&manifests);
     let mut text: String = findings.lines.iter().map(|line| format!("{line}\n")).collect();
     text.push_str(&summary(&findings, manifests.len()));
     output::print(&text)?;
-    let failed = findings.errors > 0 || (args.strict && findings.warnings > 0);
+    let failed = findings.errors > 0 || (strict && findings.warnings > 0);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
