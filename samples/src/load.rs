@@ -116,8 +116,7 @@ pub async fn run<T>(
             output = &mut until => break output,
             _ = tick.tick() => {}
         }
-        let due = (start.elapsed().as_secs_f64() * f64::from(rate)) as u64;
-        while sent < due {
+        while sent < due(start.elapsed(), rate) {
             let scheduled = start + Duration::from_secs_f64(sent as f64 / f64::from(rate));
             let request = make(sent);
             let (client, slots) = (client.clone(), Arc::clone(&slots));
@@ -143,6 +142,11 @@ pub async fn run<T>(
     (report, output)
 }
 
+/// How many requests should have been sent by now: the first at once, the others at even intervals.
+fn due(elapsed: Duration, rate: u32) -> u64 {
+    (elapsed.as_secs_f64() * f64::from(rate)) as u64 + u64::from(rate > 0)
+}
+
 /// Sends `count` requests, at most `at_once` at a time, and returns the outcomes in no particular order.
 pub async fn burst<T: Send + 'static>(
     client: &Client,
@@ -165,4 +169,17 @@ pub async fn burst<T: Send + 'static>(
         });
     }
     tasks.join_all().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_due_at_their_scheduled_time_and_not_an_interval_later() {
+        let at = |millis, rate| due(Duration::from_millis(millis), rate);
+        assert_eq!([0, 24, 25, 49, 50, 1_000].map(|millis| at(millis, 40)), [1, 1, 2, 2, 3, 41]);
+        assert_eq!([0, 1, 1_000].map(|millis| at(millis, 2_000)), [1, 3, 2_001]);
+        assert_eq!(at(1_000, 0), 0);
+    }
 }
