@@ -16,6 +16,9 @@ use crate::{
     service_entry,
 };
 
+/// An endpoint's pod was not seen yet, or has gone.
+struct UnknownPod;
+
 impl Registry {
     /// The endpoints of every port of a service.
     pub(super) fn make(&self, service: &Service, next: &Snapshot) -> BTreeMap<u16, EndpointSet> {
@@ -62,7 +65,7 @@ impl Registry {
             for listed in &slice.endpoints {
                 let published = service.publish_not_ready.then_some(Health::Healthy);
                 let Some(health) = listed.health.or(published) else { continue };
-                let workload = self.pod_of(listed, next);
+                let Ok(workload) = self.pod_of(listed, next) else { continue };
                 endpoints.push(slice_endpoint(service, listed, (number, health), workload));
             }
         }
@@ -76,16 +79,18 @@ impl Registry {
         endpoints
     }
 
+    /// The pod of an endpoint, if it has one. Slices and pods come in any order: without its pod nobody knows whether
+    /// an endpoint takes mutual TLS, so it has to wait for it.
     fn pod_of<'a>(
         &'a self,
         listed: &SliceEndpoint,
         next: &'a Snapshot,
-    ) -> Option<&'a Arc<Workload>> {
-        let named = listed
-            .pod
-            .as_ref()
-            .and_then(|(namespace, name)| Some(&self.pods.get(namespace)?.get(name)?.workload));
-        named.or_else(|| next.workloads.at(listed.address))
+    ) -> Result<Option<&'a Arc<Workload>>, UnknownPod> {
+        let Some((namespace, name)) = &listed.pod else {
+            return Ok(next.workloads.at(listed.address));
+        };
+        let pod = self.pods.get(namespace).and_then(|pods| pods.get(name)).ok_or(UnknownPod)?;
+        Ok(Some(&pod.workload))
     }
 
     /// Endpoints of the pods that a service selects, for a service that nobody made slices for.

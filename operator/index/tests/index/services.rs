@@ -220,6 +220,17 @@ fn endpoints_come_from_slices_joined_to_pods() {
 }
 
 #[test]
+fn an_endpoint_waits_for_the_pod_that_it_names() {
+    let mut mesh = Mesh::of(&(service("default", "web") + "---" + SLICE));
+    let others = ["10.0.0.2:8080", "10.0.0.4:8080 draining"];
+    assert_eq!(endpoints(&mesh.snapshot(), "web", 80), others);
+    let (snapshot, changed) = mesh.apply(&pod("default", "web", "v1", "10.0.0.1"));
+    assert_eq!(endpoints(&snapshot, "web", 80).len(), 3);
+    assert!(changed.endpoints.contains("web.default.svc.cluster.local"));
+    assert_eq!(endpoints(&mesh.delete(Kind::Pod, "web-v1").0, "web", 80), others);
+}
+
+#[test]
 fn pods_stand_in_for_slices_that_nobody_wrote() {
     let mut mesh = Mesh::of(
         &(service("default", "web").replace("targetPort: 8080", "targetPort: web")
@@ -239,7 +250,11 @@ fn pods_stand_in_for_slices_that_nobody_wrote() {
     assert_eq!(changed, change(&[], &["web.default.svc.cluster.local"], &[]));
     assert_eq!(endpoints(&mesh.delete(Kind::Pod, "web-v1").0, "web", 80).len(), 2);
     let snapshot = mesh.apply(SLICE).0;
-    assert_eq!(endpoints(&snapshot, "web", 80).len(), 3, "a slice takes over");
+    assert_eq!(
+        endpoints(&snapshot, "web", 80),
+        ["10.0.0.2:8080", "10.0.0.4:8080 draining"],
+        "a slice takes over, without the pod that is gone"
+    );
     let snapshot = mesh.delete(Kind::EndpointSlice, "web-1").0;
     assert_eq!(endpoints(&snapshot, "web", 80), ["10.0.0.2:8080", "10.0.0.3:8080"]);
 }
@@ -510,7 +525,7 @@ fn a_reset_replaces_every_object_of_its_kind_and_no_other() {
     let snapshot = mesh.snapshot();
     let visible = snapshot.visible_services(&client("default"));
     assert_eq!(visible.iter().map(|s| &*s.name).collect::<Vec<_>>(), ["b", "web"]);
-    assert_eq!(endpoints(&snapshot, "web", 80).len(), 3, "slices stay");
+    assert_eq!(endpoints(&snapshot, "web", 80).len(), 2, "slices stay");
     assert!(
         !mesh
             .index
