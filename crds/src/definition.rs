@@ -149,6 +149,26 @@ fn printer_columns(kind: Kind) -> Vec<Value> {
         )
     };
     let age = column("Age", ".metadata.creationTimestamp", "The time since it was created", "date");
-    let own = columns.iter().map(|(name, path, about)| column(name, path, about, "string"));
+    let own = columns.iter().chain(&STATUS_COLUMNS);
+    let own = own.map(|(name, path, about)| column(name, path, about, "string"));
     own.chain([age]).collect()
 }
+
+/// What became of a resource, for every kind.
+const STATUS_COLUMNS: [(&str, &str, &str); 3] = [
+    (
+        "Accepted",
+        ".status.conditions[?(@.type==\"Accepted\")].status",
+        "Whether the latest version is valid",
+    ),
+    (
+        "InEffect",
+        ".status.conditions[?(@.type==\"InEffect\")].status",
+        "Whether clients or workloads go by it",
+    ),
+    (
+        "Reason",
+        ".status.conditions[?(@.type==\"InEffect\")].reason",
+        "Why it is in effect or not",
+    ),
+];

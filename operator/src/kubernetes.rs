@@ -9,6 +9,7 @@ pub mod injector;
 mod leader;
 mod lease;
 mod roots;
+pub mod status;
 pub mod token_review;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use weft_ca::authority::AuthorityStore;
 
+use self::status::StatusWriter;
 use crate::{mesh::LatestView, settings::Settings};
 
 /// The label of everything that the operator creates, for whoever has to clean up.
@@ -70,6 +72,8 @@ pub struct Writers {
     pub authority: Arc<AuthorityStore>,
     /// The mesh.
     pub view: LatestView,
+    /// Statuses.
+    pub statuses: StatusWriter,
 }
 
 impl Writers {
@@ -77,7 +81,8 @@ impl Writers {
     /// when the task ends.
     pub fn spawn(self, shutdown: &CancellationToken) -> JoinHandle<()> {
         let (leads, leading) = watch::channel(false);
-        let Self { cluster, authority, view } = self;
+        let Self { cluster, authority, view, statuses } = self;
+        spawn_writer(&leading, shutdown, move || statuses.clone().run());
         {
             let (cluster, authority) = (cluster.clone(), authority.clone());
             spawn_writer(&leading, shutdown, move || {

@@ -36,12 +36,20 @@ use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 
 use crate::{
     admin::{self, Admin},
-    kubernetes::{Cluster, MESH_CONFIG, Writers, authority, injector, token_review::TokenReviewer},
+    kubernetes::{
+        Cluster, MESH_CONFIG, Writers, authority, injector,
+        status::{self, StatusWriter},
+        token_review::TokenReviewer,
+    },
     mesh::{self, LatestView, MeshTask},
     server::{self, Server},
     settings::{Settings, Source},
     source::{
-        Batch, Report, first_seen::FirstSeen, folder::Folder, kubernetes, watch as folder_watch,
+        Batch, Report,
+        first_seen::FirstSeen,
+        folder::Folder,
+        kubernetes::{self, HeldStatuses},
+        watch as folder_watch,
     },
     tls::TlsStore,
     webhooks,
@@ -77,6 +85,8 @@ struct Followed {
     batches: mpsc::Receiver<Batch>,
     /// What there is to say before the first batch.
     report: Option<watch::Receiver<Arc<Report>>>,
+    /// The statuses that resources have.
+    held: HeldStatuses,
 }
 
 impl Operator {
@@ -101,8 +111,9 @@ impl Operator {
             metrics: mesh::Metrics::register(&mut registry),
             trust_domain: None,
         };
-        let Followed { mut batches, report } = home.follow(&stop)?;
+        let Followed { mut batches, report, held } = home.follow(&stop)?;
         let ca_metrics = weft_ca::metrics::Metrics::register(&mut registry);
+        let status_metrics = status::Metrics::register(&mut registry);
         let server_metrics = server::Metrics::register(&mut registry);
         let ads = AdsServer::new(
             MeshResolver,
@@ -170,7 +181,8 @@ impl Operator {
             tasks.push(tokio::spawn(webhooks::serve(webhooks, tls, router, stop)));
             let follow = authority::follow(cluster.clone(), authority.clone(), shutdown.clone());
             tasks.push(tokio::spawn(follow));
-            tasks.push(Writers { cluster, authority, view }.spawn(&shutdown));
+            let statuses = StatusWriter::new(&cluster, view.clone(), held, status_metrics);
+            tasks.push(Writers { cluster, authority, view, statuses }.spawn(&shutdown));
         }
         // Ready from here on.
         known_trust_domain.get_or_init(|| trust_domain);
@@ -265,16 +277,16 @@ impl Home {
                 let folder = Folder::new(source.clone(), FirstSeen::open(state.clone()));
                 let batches =
                     folder_watch::follow(folder).context("cannot start the source's thread")?;
-                Ok(Followed { batches, report: None })
+                Ok(Followed { batches, report: None, held: HeldStatuses::default() })
             }
             Self::Cluster { cluster, .. } => {
                 let settings = kubernetes::Settings {
                     namespace: cluster.namespace.clone(),
                     mesh_config: MESH_CONFIG,
                 };
-                let kubernetes::Running { batches, report, .. } =
+                let kubernetes::Running { batches, report, held } =
                     kubernetes::follow(&cluster.client, &settings, stop);
-                Ok(Followed { batches, report: Some(report) })
+                Ok(Followed { batches, report: Some(report), held })
             }
         }
     }

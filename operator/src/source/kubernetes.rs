@@ -16,7 +16,10 @@ use kube::Client;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
 
-pub use self::{kinds::Missing, read::HeldStatuses};
+pub use self::{
+    kinds::Missing,
+    read::{Held, HeldStatuses},
+};
 use super::{Batch, Report};
 
 /// How far watches may be ahead of the index.

@@ -116,7 +116,7 @@ impl HeldStatuses {
     }
 
     /// Notes what a resource of ours says in its status.
-    pub(super) fn note(&self, kind: Kind, api_version: &str, object: &DynamicObject) {
+    pub(crate) fn note(&self, kind: Kind, api_version: &str, object: &DynamicObject) {
         let key = key(kind, &object.metadata);
         let status = object.data.get("status").cloned().unwrap_or(Value::Null);
         let held = Held {

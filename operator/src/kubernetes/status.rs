@@ -1,0 +1,165 @@
+//! Statuses of our resources, and Events for what somebody must act on. Written by the leader.
+//!
+//! What is to be written is decided from the mesh as it is and from the status that a resource has; nothing is written
+//! that is there already. What a change of the mesh missed, the next look repairs. Conditions of types that are not ours
+//! are kept.
+
+mod decide;
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use tokio::time::{interval, sleep};
+use weft_crds::Kind;
+
+use self::decide::{Notice, Write};
+use super::{Cluster, FIELD_MANAGER};
+use crate::{
+    mesh::LatestView,
+    source::kubernetes::{Held, HeldStatuses},
+};
+
+/// How often all of it is looked at without a reason.
+const REPAIR: Duration = Duration::from_secs(30);
+/// A change is waited out: several resources of one `kubectl apply` are judged together.
+const QUIET: Duration = Duration::from_millis(300);
+/// Time between two writes, so that a change that touches all resources does not flood the API server.
+const SPACE: Duration = Duration::from_millis(20);
+
+/// Counts of writes.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    written: Counter,
+    failed: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "weft_status_writes",
+            "Statuses of resources written",
+            metrics.written.clone(),
+        );
+        registry.register(
+            "weft_status_write_failures",
+            "Statuses of resources that could not be written",
+            metrics.failed.clone(),
+        );
+        metrics
+    }
+}
+
+/// Where statuses come from and go to.
+#[derive(Clone)]
+pub struct StatusWriter {
+    client: Client,
+    view: LatestView,
+    held: HeldStatuses,
+    recorder: Recorder,
+    metrics: Metrics,
+}
+
+impl StatusWriter {
+    /// Writes what becomes of the view's resources.
+    pub fn new(cluster: &Cluster, view: LatestView, held: HeldStatuses, metrics: Metrics) -> Self {
+        let reporter = Reporter {
+            controller: "weft.dev/weft-operator".to_owned(),
+            instance: Some(cluster.pod.clone()),
+        };
+        let recorder = Recorder::new(cluster.client.clone(), reporter);
+        Self { client: cluster.client.clone(), view, held, recorder, metrics }
+    }
+
+    /// Keeps statuses right, for as long as it runs.
+    pub async fn run(mut self) {
+        let mut repair = interval(REPAIR);
+        loop {
+            tokio::select! {
+                changed = self.view.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    sleep(QUIET).await;
+                }
+                _ = repair.tick() => {}
+            }
+            self.write_all().await;
+        }
+    }
+
+    async fn write_all(&mut self) {
+        let Some(view) = self.view.borrow_and_update().clone() else { return };
+        for wanted in weft_status::conditions(&view.snapshot, &view.diagnoses) {
+            let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == wanted.reference.kind);
+            let (Some(kind), Some(held)) = (kind, self.held.get(&wanted.reference)) else {
+                continue;
+            };
+            let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let Some(write) = decide::write(&held, &wanted, &now) else { continue };
+            self.write(kind, &wanted.reference, &held, write).await;
+            sleep(SPACE).await;
+        }
+    }
+
+    async fn write(
+        &self,
+        kind: Kind,
+        reference: &weft_core::resource::ResourceRef,
+        held: &Arc<Held>,
+        write: Write,
+    ) {
+        let Write { patch, notices } = write;
+        let (group, version) = held.api_version.split_once('/').unwrap_or_default();
+        let gvk = GroupVersionKind::gvk(group, version, kind.as_str());
+        let resource = ApiResource::from_gvk_with_plural(&gvk, kind.plural());
+        let (namespace, name) = (&*reference.namespace, &*reference.name);
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &resource);
+        let options = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch_status(name, &options, &Patch::Apply(patch)).await {
+            Ok(written) => {
+                tracing::debug!(%reference, "status written");
+                self.metrics.written.inc();
+                self.held.note(weft_index::Kind::Mesh(kind), &held.api_version, &written);
+            }
+            // It has just been deleted.
+            Err(kube::Error::Api(status)) if status.code == 404 => return,
+            Err(error) => {
+                self.metrics.failed.inc();
+                tracing::warn!(%reference, %error, "the status cannot be written");
+                return;
+            }
+        }
+        let about = ObjectReference {
+            api_version: Some(held.api_version.clone()),
+            kind: Some(kind.as_str().to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name: Some(name.to_owned()),
+            uid: Some(held.uid.clone()).filter(|uid| !uid.is_empty()),
+            ..ObjectReference::default()
+        };
+        for Notice { reason, message } in notices {
+            let event = Event {
+                type_: EventType::Warning,
+                reason,
+                note: Some(message),
+                action: "Apply".to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = self.recorder.publish(&event, &about).await {
+                tracing::warn!(%reference, %error, "an Event cannot be written");
+            }
+        }
+    }
+}
