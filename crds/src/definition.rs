@@ -166,9 +166,5 @@ const STATUS_COLUMNS: [(&str, &str, &str); 3] = [
         ".status.conditions[?(@.type==\"InEffect\")].status",
         "Whether clients or workloads go by it",
     ),
-    (
-        "Reason",
-        ".status.conditions[?(@.type==\"InEffect\")].reason",
-        "Why it is in effect or not",
-    ),
+    ("Reason", ".status.conditions[?(@.type==\"InEffect\")].reason", "Why it is in effect or not"),
 ];

@@ -82,8 +82,7 @@ fn same(a: &[Condition], b: &[Condition]) -> bool {
 
 fn notice(condition: &Condition) -> Option<Notice> {
     let refused = condition.type_ == "Accepted" && condition.status == "False";
-    let conflict =
-        condition.type_ == "InEffect" && CONFLICTS.contains(&condition.reason.as_str());
+    let conflict = condition.type_ == "InEffect" && CONFLICTS.contains(&condition.reason.as_str());
     (refused || conflict).then(|| Notice {
         reason: condition.reason.clone(),
         message: shortened(&condition.message),
@@ -200,10 +199,8 @@ mod tests {
     fn somebody_is_told_once_of_what_he_must_act_on() {
         let refused = |since| accepted("False", "Invalid", since);
         let superseded = |since| condition("InEffect", "False", "Superseded", since);
-        let notice = |reason: &str| Notice {
-            reason: reason.into(),
-            message: format!("because {reason}"),
-        };
+        let notice =
+            |reason: &str| Notice { reason: reason.into(), message: format!("because {reason}") };
         for (name, before, after, told) in [
             ("new and refused", vec![], refused(None), vec![notice("Invalid")]),
             (
