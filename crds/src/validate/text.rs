@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
-use regex::Regex;
 
 use super::Validation;
 use crate::{Duration, Percent, StringMatch, WorkloadSelector, path::Path};
@@ -122,7 +121,7 @@ pub(super) fn regex(pattern: &str) -> Checked {
     if pattern.len() > MAX_REGEX {
         return Err(format!("a regular expression has at most {MAX_REGEX} characters"));
     }
-    Regex::new(pattern).map(drop).map_err(|error| {
+    weft_regex::whole(pattern).map(drop).map_err(|error| {
         // The parser's message draws the place over several lines; its last line says what is wrong.
         let text = error.to_string();
         let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");

@@ -96,6 +96,13 @@ fn what_a_route_matches_is_checked() {
     let to = "route: [{destination: {host: a}}]";
     for (request, errors) in [
         ("uri: {regex: '/a(b'}", vec![".match[0].uri: not a regular expression: unclosed group"]),
+        ("uri: {regex: '/orders/\\w{8}-\\w{4}-\\w{4}-\\w{4}-\\w{12}'}", vec![]),
+        (
+            "uri: {regex: '(\\w{1,1000}){1,1000}'}",
+            vec![
+                ".match[0].uri: not a regular expression: Compiled regex exceeds size limit of 1048576 bytes.",
+            ],
+        ),
         (
             "uri: {regex: '/a(?=b)'}",
             vec![

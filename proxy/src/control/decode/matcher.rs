@@ -1,6 +1,6 @@
 //! String, regular-expression, header and query matchers.
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use weft_api::xds::envoy::{
     config::route::v3::{
         HeaderMatcher as PbHeader, QueryParameterMatcher, header_matcher::HeaderMatchSpecifier,
@@ -15,23 +15,13 @@ use weft_api::xds::envoy::{
 use super::invalid::{At, Invalid, Reason};
 use crate::config::matcher::{HeaderMatcher, HeaderValueMatch, QueryMatcher, StringMatcher};
 
-/// Compiled size of one regular expression; Envoy's default program size is of the same order.
-const REGEX_SIZE_LIMIT: usize = 1 << 18;
-
-fn compile(pattern: &str) -> Result<Regex, Invalid> {
-    RegexBuilder::new(pattern)
-        .size_limit(REGEX_SIZE_LIMIT)
-        .dfa_size_limit(REGEX_SIZE_LIMIT)
-        .nest_limit(64)
-        .build()
-        .map_err(|error| Invalid { path: String::new(), reason: Reason::Regex(error.to_string()) })
+fn invalid(error: weft_regex::Error) -> Invalid {
+    Invalid { path: String::new(), reason: Reason::Regex(error.to_string()) }
 }
 
 /// A regular expression that must match the whole text.
 pub fn anchored(pattern: &str) -> Result<Regex, Invalid> {
-    // By itself first: the parentheses below must not complete a pattern that is none.
-    compile(pattern)?;
-    compile(&format!(r"\A(?:{pattern})\z"))
+    weft_regex::whole(pattern).map_err(invalid)
 }
 
 /// `RegexMatcher`, matching the whole text.
@@ -42,7 +32,7 @@ pub fn regex(matcher: &RegexMatcher) -> Result<Regex, Invalid> {
 /// `RegexMatchAndSubstitute`: the pattern is not anchored; `\1` and `\\` become what the regex crate understands.
 pub fn substitute(value: &RegexMatchAndSubstitute) -> Result<(Regex, Box<str>), Invalid> {
     let pattern = value.pattern.as_ref().ok_or_else(|| Invalid::missing("pattern"))?;
-    let regex = compile(&pattern.regex).at("pattern.regex")?;
+    let regex = weft_regex::part(&pattern.regex).map_err(invalid).at("pattern.regex")?;
     let mut replacement = String::with_capacity(value.substitution.len());
     let mut characters = value.substitution.chars();
     while let Some(character) = characters.next() {
