@@ -29,4 +29,4 @@ pub use resource::AnyResource;
 pub use selector::{PolicyTargetReference, WorkloadSelector};
 pub use status::{AssignedAddress, Condition, ResourceStatus};
 pub use validate::{Validation, validate};
-pub use value::{Bytes, Duration, DurationError, Percent, StringMatch};
+pub use value::{Bytes, Duration, DurationError, Percent, StringMatch, grpc_status};

@@ -5,7 +5,7 @@ use super::{
     virtual_service::{destination, gateways, source, weights},
 };
 use crate::{
-    StringMatch,
+    StringMatch, grpc_status,
     networking::{
         CorsPolicy, Delegate, FaultAbort, FaultDelay, HeaderOperations, Headers,
         HttpDirectResponse, HttpFaultInjection, HttpMatchRequest, HttpRedirect, HttpRetry,
@@ -39,27 +39,6 @@ const RETRY_ON: [&str; 16] = [
     "internal",
     "resource-exhausted",
     "unavailable",
-];
-
-/// The names of gRPC's status codes, by number.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
 ];
 
 pub(super) fn validate_all(spec: &VirtualServiceSpec, report: &mut Validation) {
@@ -386,11 +365,10 @@ fn fault_abort(abort: &FaultAbort, path: &Path<'_>, report: &mut Validation) {
     {
         report.error(&path.field("httpStatus"), format!("must be from 200 to 599, not {status}"));
     }
-    if let Some(status) = &abort.grpc_status {
-        let number = status.parse::<usize>().is_ok_and(|n| n < GRPC_STATUS.len());
-        if !number && !GRPC_STATUS.contains(&status.as_str()) {
-            report.error(&path.field("grpcStatus"), format!("{status:?} is not a gRPC status"));
-        }
+    if let Some(status) = &abort.grpc_status
+        && grpc_status(status).is_none()
+    {
+        report.error(&path.field("grpcStatus"), format!("{status:?} is not a gRPC status"));
     }
     report.check(&path.field("percentage"), text::percent(abort.percentage));
     if abort.percentage.is_none() {

@@ -2,18 +2,27 @@
 
 use std::sync::Arc;
 
-use weft_api::xds::{
-    envoy::{
-        config::{
-            accesslog::v3::{AccessLog as PbLog, access_log, access_log_filter::FilterSpecifier},
-            core::v3::{SubstitutionFormatString, substitution_format_string::Format as PbFormat},
+use weft_api::{
+    access_log as access_log_format,
+    xds::{
+        envoy::{
+            config::{
+                accesslog::v3::{
+                    AccessLog as PbLog, access_log, access_log_filter::FilterSpecifier,
+                },
+                core::v3::{
+                    SubstitutionFormatString, substitution_format_string::Format as PbFormat,
+                },
+            },
+            extensions::access_loggers::{
+                file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
+                stream::v3::{
+                    StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
+                },
+            },
         },
-        extensions::access_loggers::{
-            file::v3::{FileAccessLog, file_access_log::AccessLogFormat},
-            stream::v3::{StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log},
-        },
+        google::protobuf::{Any, Struct, value::Kind},
     },
-    google::protobuf::{Any, Struct, value::Kind},
 };
 
 use super::{
@@ -32,49 +41,12 @@ const ENVOY_DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGIN
     %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \
     \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
-/// Istio's default line.
-const ISTIO_TEXT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
-    %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
-    \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
-    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \
-    \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% \
-    %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% \
-    %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
-
-/// Istio's JSON keys.
-const ISTIO_JSON: &[(&str, &str)] = &[
-    ("start_time", "%START_TIME%"),
-    ("route_name", "%ROUTE_NAME%"),
-    ("method", "%REQ(:METHOD)%"),
-    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
-    ("protocol", "%PROTOCOL%"),
-    ("response_code", "%RESPONSE_CODE%"),
-    ("response_flags", "%RESPONSE_FLAGS%"),
-    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
-    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
-    ("bytes_received", "%BYTES_RECEIVED%"),
-    ("bytes_sent", "%BYTES_SENT%"),
-    ("duration", "%DURATION%"),
-    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
-    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
-    ("user_agent", "%REQ(USER-AGENT)%"),
-    ("request_id", "%REQ(X-REQUEST-ID)%"),
-    ("authority", "%REQ(:AUTHORITY)%"),
-    ("upstream_host", "%UPSTREAM_HOST%"),
-    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
-    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
-    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
-    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
-    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
-];
-
 /// The access log that the command line asks for.
 pub fn from_settings(settings: &AccessLogSettings) -> Result<AccessLog, Invalid> {
     let format = match settings.format {
-        WantedFormat::Text => LogFormat::Text(format::parse(ISTIO_TEXT)?),
+        WantedFormat::Text => LogFormat::Text(format::parse(access_log_format::TEXT)?),
         WantedFormat::Json => LogFormat::Json(
-            ISTIO_JSON
+            access_log_format::JSON
                 .iter()
                 .map(|(key, text)| Ok(((*key).into(), format::parse(text)?)))
                 .collect::<Result<_, Invalid>>()?,

@@ -13,7 +13,7 @@ use weft_api::xds::{
     google::protobuf::Any,
 };
 use weft_crds::{
-    StringMatch,
+    StringMatch, grpc_status,
     networking::{CorsPolicy, HttpFaultInjection, HttpRoute, UnmatchedPreflights},
 };
 
@@ -44,7 +44,7 @@ fn fault(fault: &HttpFaultInjection) -> Option<HttpFault> {
     });
     let abort = fault.abort.as_ref().and_then(|abort| {
         let http = abort.http_status.map(ErrorType::HttpStatus);
-        let grpc = || abort.grpc_status.as_deref().and_then(grpc_code).map(ErrorType::GrpcStatus);
+        let grpc = || abort.grpc_status.as_deref().and_then(grpc_status).map(ErrorType::GrpcStatus);
         let error = http.or_else(grpc)?;
         (abort.share() > 0.0).then(|| FaultAbort {
             percentage: Some(percent(abort.share())),
@@ -53,31 +53,6 @@ fn fault(fault: &HttpFaultInjection) -> Option<HttpFault> {
         })
     });
     (delay.is_some() || abort.is_some()).then(|| HttpFault { delay, abort, ..HttpFault::default() })
-}
-
-/// The code of a gRPC status, written by name or by number.
-fn grpc_code(status: &str) -> Option<u32> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let named = NAMES.iter().position(|name| name.eq_ignore_ascii_case(status));
-    named.and_then(|code| u32::try_from(code).ok()).or_else(|| status.parse().ok())
 }
 
 fn cors(policy: &CorsPolicy) -> PbCors {
