@@ -15,13 +15,13 @@ use weft_api::xds::envoy::{
 use super::invalid::{At, Invalid, Reason};
 use crate::config::matcher::{HeaderMatcher, HeaderValueMatch, QueryMatcher, StringMatcher};
 
-fn invalid(error: weft_regex::Error) -> Invalid {
+fn invalid(error: &weft_regex::Error) -> Invalid {
     Invalid { path: String::new(), reason: Reason::Regex(error.to_string()) }
 }
 
 /// A regular expression that must match the whole text.
 pub fn anchored(pattern: &str) -> Result<Regex, Invalid> {
-    weft_regex::whole(pattern).map_err(invalid)
+    weft_regex::whole(pattern).map_err(|error| invalid(&error))
 }
 
 /// `RegexMatcher`, matching the whole text.
@@ -32,7 +32,8 @@ pub fn regex(matcher: &RegexMatcher) -> Result<Regex, Invalid> {
 /// `RegexMatchAndSubstitute`: the pattern is not anchored; `\1` and `\\` become what the regex crate understands.
 pub fn substitute(value: &RegexMatchAndSubstitute) -> Result<(Regex, Box<str>), Invalid> {
     let pattern = value.pattern.as_ref().ok_or_else(|| Invalid::missing("pattern"))?;
-    let regex = weft_regex::part(&pattern.regex).map_err(invalid).at("pattern.regex")?;
+    let regex =
+        weft_regex::part(&pattern.regex).map_err(|error| invalid(&error)).at("pattern.regex")?;
     let mut replacement = String::with_capacity(value.substitution.len());
     let mut characters = value.substitution.chars();
     while let Some(character) = characters.next() {
