@@ -8,6 +8,7 @@ mod ca_bundle;
 pub mod injector;
 mod leader;
 mod lease;
+pub mod pods;
 mod roots;
 pub mod status;
 pub mod token_review;

@@ -37,7 +37,7 @@ use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 use crate::{
     admin::{self, Admin},
     kubernetes::{
-        Cluster, MESH_CONFIG, Writers, authority, injector,
+        Cluster, MESH_CONFIG, Writers, authority, injector, pods::Pods,
         status::{self, StatusWriter},
         token_review::TokenReviewer,
     },
@@ -291,8 +291,14 @@ impl Home {
         }
     }
 
-    fn ads_options(&self, _view: &LatestView) -> AdsOptions {
-        AdsOptions::default()
+    fn ads_options(&self, view: &LatestView) -> AdsOptions {
+        match self {
+            Self::Folder { .. } => AdsOptions::default(),
+            Self::Cluster { .. } => AdsOptions {
+                nodes: Some(Arc::new(Pods::new(view.clone()))),
+                ..AdsOptions::default()
+            },
+        }
     }
 
     async fn authority(

@@ -37,13 +37,19 @@ use crate::{
     session::{Session, Warming},
     stream::{AdsStream, Shared},
 };
-pub use crate::{stream::Debounce, trust::NodeTrust};
+use crate::trust::TrustError;
+pub use crate::{
+    stream::Debounce,
+    trust::{NodeRegistry, NodeTrust},
+};
 
 /// How the server behaves. The default is right for a mesh.
 #[derive(Clone, Debug)]
 pub struct AdsOptions {
     /// Whether streams must be authenticated.
     pub trust: NodeTrust,
+    /// Who knows which nodes there are; without it a certificate is enough.
+    pub nodes: Option<Arc<dyn NodeRegistry>>,
     /// How long a burst of snapshots is waited out.
     pub debounce: Debounce,
     /// How many resolved resources are kept for other streams.
@@ -58,6 +64,7 @@ impl Default for AdsOptions {
     fn default() -> Self {
         Self {
             trust: NodeTrust::Certificate,
+            nodes: None,
             debounce: Debounce::default(),
             cache_capacity: 65_536,
             order_timeout: Duration::from_secs(5),
@@ -155,6 +162,14 @@ impl<R: Resolver> AdsServer<R> {
             .as_ref()
             .ok_or_else(|| Status::invalid_argument("the first request must name the node"))?;
         let admitted = self.admit(peer, node)?;
+        if let Some(nodes) = &self.options.nodes {
+            nodes.check(&admitted.node).await.map_err(|reason| {
+                let error = TrustError::Unknown(reason);
+                tracing::warn!(node = admitted.node.id(), %error, "node refused");
+                self.shared.metrics.refused();
+                error.status()
+            })?;
+        }
         Ok((first, admitted))
     }
 

@@ -1,5 +1,7 @@
 //! Whom a stream may speak for: a node may only claim the namespace and service account of its certificate.
 
+use std::fmt;
+
 use weft_api::{identity::SpiffeId, node::NodeInfo};
 
 /// Who the peer's certificate says it is. The runtime puts it into the request's extensions after the TLS handshake.
@@ -14,6 +16,16 @@ pub enum NodeTrust {
     Certificate,
     /// Every claim is believed when there is no certificate. For tests on loopback only.
     Claims,
+}
+
+/// What is known of nodes besides their certificates. Asked once for each stream.
+#[tonic::async_trait]
+pub trait NodeRegistry: fmt::Debug + Send + Sync + 'static {
+    /// Whether there is such a node; waits a little for one that may just have come.
+    ///
+    /// # Errors
+    /// Why the node cannot be what it claims.
+    async fn check(&self, node: &NodeInfo) -> Result<(), String>;
 }
 
 /// Why a node is not served.
@@ -34,6 +46,9 @@ pub enum TrustError {
         /// The service account that the node claims.
         service_account: String,
     },
+    /// The node is not known, or known as another's.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 impl TrustError {
@@ -41,7 +56,9 @@ impl TrustError {
     pub fn status(&self) -> tonic::Status {
         match self {
             Self::NoCertificate => tonic::Status::unauthenticated(self.to_string()),
-            Self::OtherWorkload { .. } => tonic::Status::permission_denied(self.to_string()),
+            Self::OtherWorkload { .. } | Self::Unknown(_) => {
+                tonic::Status::permission_denied(self.to_string())
+            }
         }
     }
 }

@@ -4,13 +4,19 @@
 mod client;
 mod mesh;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use client::{Client, Seen};
 use mesh::{Mesh, Server, change, endpoints, mesh};
 use tonic::Code;
-use weft_api::{identity::SpiffeId, xds::envoy::service::discovery::v3::DeltaDiscoveryRequest};
-use weft_xds::{ResourceType, connections::Detail, connections::SyncState, server::NodeTrust};
+use weft_api::{
+    identity::SpiffeId, node::NodeInfo, xds::envoy::service::discovery::v3::DeltaDiscoveryRequest,
+};
+use weft_xds::{
+    AdsOptions, ResourceType,
+    connections::{Detail, SyncState},
+    server::{NodeRegistry, NodeTrust},
+};
 
 use ResourceType::{Cluster, Endpoints, Listener, Route};
 
@@ -293,6 +299,37 @@ async fn nodes_are_served_for_what_their_certificate_says() {
         client.subscribe(Cluster, &["a"]).await;
         let code = client.try_next().await.err().map(|status| status.code());
         assert_eq!(code, refusal, "{identity:?}");
+    }
+}
+
+#[derive(Debug)]
+struct Pods(&'static [&'static str]);
+
+#[tonic::async_trait]
+impl NodeRegistry for Pods {
+    async fn check(&self, node: &NodeInfo) -> Result<(), String> {
+        let known = self.0.contains(&node.pod_name.as_str());
+        known.then_some(()).ok_or_else(|| format!("there is no pod {}", node.pod_name))
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_knows_is_refused() {
+    for (pods, refusal) in [
+        (&["order-service-v1-0"][..], None),
+        (&["other"], Some((Code::PermissionDenied, "there is no pod order-service-v1-0".to_owned()))),
+    ] {
+        let options = AdsOptions {
+            trust: NodeTrust::Claims,
+            nodes: Some(Arc::new(Pods(pods))),
+            ..AdsOptions::default()
+        };
+        let server = Server::start_with(options, None).await;
+        server.publish(mesh(&[(Cluster, "a", "1")]), change(&[]));
+        let mut client = Client::connect(&server).await;
+        client.subscribe(Cluster, &["a"]).await;
+        let refused = client.try_next().await.err();
+        assert_eq!(refused.map(|status| (status.code(), status.message().to_owned())), refusal);
     }
 }
 

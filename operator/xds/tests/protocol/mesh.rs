@@ -115,15 +115,18 @@ impl Server {
 
     /// A server without a snapshot, whose peers all have the same certificate.
     pub async fn start_empty(trust: NodeTrust, peer: Option<SpiffeId>) -> Self {
+        Self::start_with(AdsOptions { trust, ..AdsOptions::default() }, peer).await
+    }
+
+    pub async fn start_with(options: AdsOptions, peer: Option<SpiffeId>) -> Self {
         let snapshots = SnapshotSender::new();
         let resolutions = Arc::new(AtomicUsize::new(0));
         let drain = CancellationToken::new();
         let mut registry = Registry::default();
         let options = AdsOptions {
-            trust,
             order_timeout: Duration::from_secs(2),
             first_request_timeout: Duration::from_secs(1),
-            ..AdsOptions::default()
+            ..options
         };
         let ads = AdsServer::new(
             Table(resolutions.clone()),
