@@ -37,7 +37,8 @@ use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 use crate::{
     admin::{self, Admin},
     kubernetes::{
-        Cluster, MESH_CONFIG, Writers, authority, injector, pods::Pods,
+        Cluster, MESH_CONFIG, Writers, authority, injector,
+        pods::Pods,
         status::{self, StatusWriter},
         token_review::TokenReviewer,
     },

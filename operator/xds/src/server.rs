@@ -28,6 +28,7 @@ use weft_api::{
     },
 };
 
+use crate::trust::TrustError;
 use crate::{
     PeerIdentity, ResourceType, SnapshotReceiver,
     cache::ResourceCache,
@@ -37,7 +38,6 @@ use crate::{
     session::{Session, Warming},
     stream::{AdsStream, Shared},
 };
-use crate::trust::TrustError;
 pub use crate::{
     stream::Debounce,
     trust::{NodeRegistry, NodeTrust},

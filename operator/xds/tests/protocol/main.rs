@@ -317,7 +317,10 @@ impl NodeRegistry for Pods {
 async fn a_node_that_nobody_knows_is_refused() {
     for (pods, refusal) in [
         (&["order-service-v1-0"][..], None),
-        (&["other"], Some((Code::PermissionDenied, "there is no pod order-service-v1-0".to_owned()))),
+        (
+            &["other"],
+            Some((Code::PermissionDenied, "there is no pod order-service-v1-0".to_owned())),
+        ),
     ] {
         let options = AdsOptions {
             trust: NodeTrust::Claims,
