@@ -344,3 +344,6 @@ fn named_objects(text: &str, required: &[&str]) -> Result<Vec<Value>, String> {
     }
     Ok(objects.into_iter().map(Value::Object).collect())
 }
+
+#[cfg(test)]
+mod tests;

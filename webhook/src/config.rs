@@ -55,7 +55,7 @@ pub struct InjectConfig {
     pub image_pull_policy: PullPolicy,
     /// Names of Secrets to pull the image with, added to the pod's. None.
     pub image_pull_secrets: Vec<String>,
-    /// The proxy's resources. 100m CPU and 128Mi requested, 2 CPUs and 1Gi at most.
+    /// The proxy's resources. 10m CPU and 32Mi requested, 256Mi at most.
     pub resources: Resources,
     /// Whether the proxy is a native sidecar (an init container that keeps running; Kubernetes 1.29 and later). `auto` is `true`.
     pub native_sidecars: NativeSidecars,
@@ -67,7 +67,7 @@ pub struct InjectConfig {
     pub readiness_probe: ReadinessConfig,
     /// Seconds that the proxy may take to start. 600.
     pub startup_seconds: u32,
-    /// What the proxy logs: trace, debug, info, warning, error, critical, off, or directives of its own. `info`.
+    /// What the proxy logs: trace, debug, info, warning, error, critical, off, or directives of its own. `warn`.
     pub log_level: String,
     /// Whether the proxy logs JSON. `false`.
     pub log_as_json: bool,
@@ -154,10 +154,10 @@ pub struct Resources {
 
 impl Default for Resources {
     fn default() -> Self {
-        let pair = |cpu: &str, memory: &str| {
-            BTreeMap::from([("cpu".into(), cpu.into()), ("memory".into(), memory.into())])
-        };
-        Self { requests: pair("100m", "128Mi"), limits: pair("2", "1Gi") }
+        Self {
+            requests: [("cpu", "10m"), ("memory", "32Mi")].map(own).into(),
+            limits: [("memory", "256Mi")].map(own).into(),
+        }
     }
 }
 
@@ -246,7 +246,7 @@ impl Default for InjectConfig {
             seccomp_profile: "RuntimeDefault".into(),
             readiness_probe: ReadinessConfig::default(),
             startup_seconds: 600,
-            log_level: "info".into(),
+            log_level: "warn".into(),
             log_as_json: false,
             discovery_address: "weft-operator.weft-system.svc:15012".into(),
             trust_domain: "cluster.local".into(),
@@ -279,7 +279,10 @@ impl InjectConfig {
     pub fn read(values: &str, mesh: &str) -> Result<Self, ConfigError> {
         let mut config: Self = match values.trim() {
             "" => Self::default(),
-            values => serde_json::from_str(values).map_err(ConfigError::Values)?,
+            // By way of an object: a list would be taken for the fields in their order.
+            values => serde_json::from_str::<Object>(values)
+                .and_then(|fields| serde_json::from_value(fields.into()))
+                .map_err(ConfigError::Values)?,
         };
         if !mesh.trim().is_empty() {
             let mesh: Value = serde_saphyr::from_str(mesh)
@@ -341,6 +344,10 @@ impl InjectConfig {
     }
 }
 
+fn own((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
+}
+
 fn field(field: &str, reason: String) -> ConfigError {
     ConfigError::Field { field: field.to_owned(), reason }
 }
@@ -368,3 +375,6 @@ impl Resources {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl fmt::Display for Problem {
 pub enum InjectError {
     /// It has not the shape of a pod.
     #[error("not a pod: {0}")]
-    NotAPod(#[source] serde_json::Error),
+    NotAPod(serde_json::Error),
     /// Annotations that cannot be used: all of them.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Annotations(Vec<Problem>),

@@ -96,3 +96,6 @@ fn owner(document: &Value, metadata: &Value, kind: &str) -> Owner {
         name: text(metadata, "name").or_else(generated).unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

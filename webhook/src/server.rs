@@ -225,3 +225,6 @@ fn check(config: &InjectConfig) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,3 +119,6 @@ fn placed(request: &Request) -> Value {
     }
     object
 }
+
+#[cfg(test)]
+mod tests;
