@@ -13,7 +13,7 @@ mod volumes;
 
 use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 pub use self::strip::strip;
@@ -51,6 +51,9 @@ pub enum InjectError {
     /// It has not the shape of a pod.
     #[error("not a pod: {0}")]
     NotAPod(serde_json::Error),
+    /// It has nothing to run.
+    #[error("not a pod: it has no spec")]
+    NoSpec,
     /// Annotations that cannot be used: all of them.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Annotations(Vec<Problem>),
@@ -85,12 +88,12 @@ pub fn inject(
     config: &InjectConfig,
 ) -> Result<Outcome, InjectError> {
     let typed = read(&pod)?;
-    let (empty, no_spec) = (BTreeMap::new(), PodSpec::default());
+    let empty = BTreeMap::new();
     let candidate = Candidate {
         namespace,
         labels: typed.metadata.labels.as_ref().unwrap_or(&empty),
         annotations: typed.metadata.annotations.as_ref().unwrap_or(&empty),
-        spec: typed.spec.as_ref().unwrap_or(&no_spec),
+        spec: typed.spec.as_ref().ok_or(InjectError::NoSpec)?,
     };
     let (skip, warning) = candidate.decide(config);
     if let Some(skip) = skip {
@@ -156,9 +159,6 @@ impl Injection<'_> {
     }
 
     fn spec(&mut self) -> &mut Value {
-        let pod = json::object_mut(&mut self.pod, "spec");
-        debug_assert!(!pod.is_empty(), "a pod has containers");
-        // The object was just made or found.
         &mut self.pod["spec"]
     }
 

@@ -80,7 +80,7 @@ fn inject_any(
             warnings.push(format!("{label}: not injected: {skip}"));
             Ok(false)
         }
-        Err(error @ InjectError::NotAPod(_)) if !path.is_empty() => {
+        Err(error @ (InjectError::NotAPod(_) | InjectError::NoSpec)) if !path.is_empty() => {
             Err(format!("{label}: {}: {error}", path.join(".")))
         }
         Err(error) => Err(format!("{label}: {error}")),

@@ -160,6 +160,7 @@ async fn annotations_that_cannot_be_used_refuse_the_pod() {
     assert!(test.metrics().contains("sidecar_injection_failure_total 1"));
     for broken in [
         json!({"metadata": {"name": "a"}, "spec": {"containers": "none"}}),
+        json!({"metadata": {"name": "a"}}),
         json!("text"),
         Value::Null,
         pod(json!({"name": "a", "annotations": {"sidecar.istio.io/status": "injected"}})),
