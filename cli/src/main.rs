@@ -7,6 +7,7 @@ mod check;
 mod cleanup;
 mod duration;
 mod http;
+mod inject;
 mod install;
 mod kubernetes;
 mod manifest;
@@ -38,6 +39,7 @@ enum Command {
     Analyze(analyze::Args),
     Token(token::Args),
     Validate(validate::Args),
+    Inject(inject::Args),
     ProxyStatus(proxy_status::Args),
     ProxyConfig(proxy_config::Args),
     Cleanup(cleanup::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Analyze(args) => analyze::run(&args),
         Command::Token(args) => token::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Validate(args) => validate::run(&args),
+        Command::Inject(args) => inject::run(&args),
         Command::ProxyStatus(args) => proxy_status::run(&args).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => proxy_config::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Cleanup(args) => cleanup::run(&args).map(|()| ExitCode::SUCCESS),

@@ -231,3 +231,65 @@ fn a_proxy_is_asked_by_address_and_found_by_name() {
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("no proxy \"nobody\" is connected"), "{}", stderr(&output));
 }
+
+#[test]
+fn proxies_are_added_to_manifests_and_the_rest_passes_to_the_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop.yaml").display().to_string();
+    let service =
+        "# The service.\napiVersion: v1\nkind: Service\nmetadata: {name: web}   # as it is\n";
+    let workload = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: app, image: web:1}]
+      volumes: [{name: keys, secret: {secretName: keys, defaultMode: 0400}}]
+";
+    std::fs::write(&path, format!("{service}---\n{workload}")).unwrap();
+    let output = weft(&["inject", "-f", &path, "-n", "shop", "--set", "image=proxy:9"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.starts_with(&format!("{service}---\napiVersion: apps/v1\n")), "{text}");
+    for expected in [
+        "- name: istio-init",
+        "- name: istio-proxy",
+        "image: \"proxy:9\"",
+        "namespaces/shop/deployments/web",
+        "defaultMode: 256",
+    ] {
+        let unquoted = text.replace("image: proxy:9", "image: \"proxy:9\"");
+        assert!(unquoted.contains(expected), "{expected} is not in {text}");
+    }
+    // Once more changes nothing.
+    std::fs::write(&path, &text).unwrap();
+    let again = weft(&["inject", "-f", &path, "-n", "shop", "--set", "image=proxy:9"]);
+    assert_eq!(stdout(&again), text);
+}
+
+#[test]
+fn nothing_is_written_when_a_workload_cannot_have_what_it_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pods.yaml").display().to_string();
+    let pod = |name: &str, annotation: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, annotations: {{{annotation}}}}}\n\
+             spec: {{containers: [{{name: app, image: app}}]}}\n---\n"
+        )
+    };
+    let text = pod("good", "") + &pod("bad", "sidecar.istio.io/proxyCPU: fast");
+    std::fs::write(&path, text).unwrap();
+    let output = weft(&["inject", "-f", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stdout(&output), "");
+    let expected = format!(
+        "error: {path}: Pod default/bad: annotation sidecar.istio.io/proxyCPU: \"fast\" is not a \
+         quantity such as 100m, 1.5 or 128Mi\n"
+    );
+    assert_eq!(stderr(&output), expected);
+    let output = weft(&["inject", "-f", &path, "--set", "imagee=a"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("unknown field `imagee`"), "{}", stderr(&output));
+}

@@ -3,6 +3,8 @@
 //! From the ConfigMap `weft`: key `values` is [`InjectConfig`] as JSON, key `mesh` Istio's MeshConfig, whose fields win where
 //! both speak of the same thing. `{}` and nothing are the defaults.
 
+mod wire;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -94,12 +96,16 @@ pub struct InjectConfig {
     #[serde(rename = "excludeOutboundIPRanges")]
     pub exclude_outbound_ip_ranges: String,
     /// Outbound ports that are captured whatever the address: `*` or ports. None.
+    #[serde(deserialize_with = "wire::text")]
     pub include_outbound_ports: String,
     /// Outbound ports that are not captured. None.
+    #[serde(deserialize_with = "wire::text")]
     pub exclude_outbound_ports: String,
     /// Inbound ports that are captured: `*`, ports, or nothing. `*`.
+    #[serde(deserialize_with = "wire::text")]
     pub include_inbound_ports: String,
     /// Inbound ports that are not captured, beside the proxy's own. None.
+    #[serde(deserialize_with = "wire::text")]
     pub exclude_inbound_ports: String,
     /// Interfaces whose traffic is not captured. None.
     pub exclude_interfaces: String,
@@ -145,10 +151,10 @@ pub enum PullPolicy {
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {
     /// What is set aside.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "wire::texts")]
     pub requests: BTreeMap<String, String>,
     /// What is the most.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "wire::texts")]
     pub limits: BTreeMap<String, String>,
 }
 
@@ -163,7 +169,7 @@ impl Default for Resources {
 
 /// Whether the proxy is a native sidecar: `auto`, `true` or `false`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "NativeWire", into = "NativeWire")]
+#[serde(from = "wire::Native", into = "wire::Native")]
 pub enum NativeSidecars {
     /// What Weft thinks best: yes.
     #[default]
@@ -172,42 +178,6 @@ pub enum NativeSidecars {
     Always,
     /// No: a container beside the application's.
     Never,
-}
-
-/// The words of the configuration, and YAML's booleans.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum NativeWire {
-    Flag(bool),
-    Word(NativeWord),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum NativeWord {
-    Auto,
-    True,
-    False,
-}
-
-impl From<NativeWire> for NativeSidecars {
-    fn from(wire: NativeWire) -> Self {
-        match wire {
-            NativeWire::Flag(true) | NativeWire::Word(NativeWord::True) => Self::Always,
-            NativeWire::Flag(false) | NativeWire::Word(NativeWord::False) => Self::Never,
-            NativeWire::Word(NativeWord::Auto) => Self::Auto,
-        }
-    }
-}
-
-impl From<NativeSidecars> for NativeWire {
-    fn from(native: NativeSidecars) -> Self {
-        match native {
-            NativeSidecars::Auto => Self::Word(NativeWord::Auto),
-            NativeSidecars::Always => Self::Flag(true),
-            NativeSidecars::Never => Self::Flag(false),
-        }
-    }
 }
 
 /// The proxy's readiness probe.

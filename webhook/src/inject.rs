@@ -140,6 +140,8 @@ impl Injection<'_> {
     fn run(&mut self) {
         let mut added = Added::default();
         let overrides = overlay::take(json::object_mut(&mut self.pod, "spec"));
+        // First what stays when an injection is taken back, so that the next one writes the same in the same order.
+        self.write_metadata();
         let mut environment = Vec::new();
         if self.settings.template == Template::Sidecar {
             environment.extend(self.rewrite_probes());
@@ -149,7 +151,6 @@ impl Injection<'_> {
         let init = (self.settings.template == Template::Sidecar
             && self.settings.capture.mode == Interception::Redirect)
             .then(|| overrides.apply(self.init_container()));
-        self.write_metadata();
         self.add_containers(proxy, init, &mut added);
         self.add_volumes(&mut added);
         self.write_status(&added);

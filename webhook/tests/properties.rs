@@ -14,8 +14,9 @@ fn port() -> impl Strategy<Value = Value> {
 
 fn handler() -> impl Strategy<Value = Value> {
     prop_oneof![
-        (port(), select(vec!["HTTP", "HTTPS"]))
-            .prop_map(|(port, scheme)| json!({"httpGet": {"path": "/x", "port": port, "scheme": scheme}})),
+        (port(), select(vec!["HTTP", "HTTPS"])).prop_map(
+            |(port, scheme)| json!({"httpGet": {"path": "/x", "port": port, "scheme": scheme}})
+        ),
         port().prop_map(|port| json!({"tcpSocket": {"port": port}})),
         (1u16..).prop_map(|port| json!({"grpc": {"port": port}})),
         Just(json!({"exec": {"command": ["true"]}})),

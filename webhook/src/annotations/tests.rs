@@ -15,15 +15,31 @@ fn values_that_make_no_sense_refuse_the_pod_and_say_why() {
         ("sidecar.istio.io/rewriteAppHTTPProbers", "2", "\"2\" is neither true nor false"),
         ("sidecar.istio.io/capNetBindService", "", "\"\" is neither true nor false"),
         ("prometheus.istio.io/merge-metrics", "x", "\"x\" is neither true nor false"),
-        ("sidecar.istio.io/proxyCPU", "fast", "\"fast\" is not a quantity such as 100m, 1.5 or 128Mi"),
+        (
+            "sidecar.istio.io/proxyCPU",
+            "fast",
+            "\"fast\" is not a quantity such as 100m, 1.5 or 128Mi",
+        ),
         ("sidecar.istio.io/proxyMemory", "1gb", "\"1gb\" is not a quantity"),
         ("sidecar.istio.io/proxyCPULimit", "-1", "\"-1\" is not a quantity"),
         ("sidecar.istio.io/proxyMemoryLimit", "", "\"\" is not a quantity"),
-        ("sidecar.istio.io/interceptionMode", "TPROXY", "TPROXY is not supported by Weft; use REDIRECT"),
-        ("sidecar.istio.io/interceptionMode", "redirect", "\"redirect\" is neither REDIRECT nor NONE"),
+        (
+            "sidecar.istio.io/interceptionMode",
+            "TPROXY",
+            "TPROXY is not supported by Weft; use REDIRECT",
+        ),
+        (
+            "sidecar.istio.io/interceptionMode",
+            "redirect",
+            "\"redirect\" is neither REDIRECT nor NONE",
+        ),
         ("sidecar.istio.io/logLevel", "loud", "\"loud\" is none of trace, debug"),
         ("sidecar.istio.io/logLevel", "weft=loud", "\"weft=loud\" is none of"),
-        ("sidecar.istio.io/proxyImageType", "small", "\"small\" is none of default, distroless, debug"),
+        (
+            "sidecar.istio.io/proxyImageType",
+            "small",
+            "\"small\" is none of default, distroless, debug",
+        ),
         ("sidecar.istio.io/userVolume", "[", "is not a JSON list, or a JSON object by name"),
         ("sidecar.istio.io/userVolume", "[{\"emptyDir\":{}}]", "an entry has no name"),
         ("sidecar.istio.io/userVolumeMount", "[{\"name\":\"a\"}]", "an entry has no mountPath"),
@@ -53,7 +69,11 @@ fn values_that_make_no_sense_refuse_the_pod_and_say_why() {
         ("traffic.sidecar.istio.io/excludeOutboundPorts", "*", "\"*\" is not a port"),
         ("traffic.sidecar.istio.io/includeInboundPorts", "80,0", "\"0\" is not a port"),
         ("traffic.sidecar.istio.io/excludeInboundPorts", "65536", "\"65536\" is not a port"),
-        ("traffic.sidecar.istio.io/excludeInterfaces", "a b", "\"a b\" is not the name of an interface"),
+        (
+            "traffic.sidecar.istio.io/excludeInterfaces",
+            "a b",
+            "\"a b\" is not the name of an interface",
+        ),
         ("istio.io/reroute-virtual-interfaces", "far-too-long-a-name", "is not the name"),
         ("traffic.sidecar.istio.io/kubevirtInterfaces", "a/b", "is not the name"),
         ("proxy.istio.io/config", "[]", "is not a ProxyConfig"),
@@ -98,10 +118,8 @@ fn any_amount_given_replaces_all_defaults() {
     let given = resources(&[("sidecar.istio.io/proxyMemoryLimit", "1Gi")]);
     let limits = BTreeMap::from([("memory".to_owned(), "1Gi".to_owned())]);
     assert_eq!(given, Resources { requests: BTreeMap::new(), limits });
-    let problems = read(&[
-        ("sidecar.istio.io/proxyCPU", "2"),
-        ("sidecar.istio.io/proxyCPULimit", "1500m"),
-    ]);
+    let problems =
+        read(&[("sidecar.istio.io/proxyCPU", "2"), ("sidecar.istio.io/proxyCPULimit", "1500m")]);
     assert_eq!(
         problems.unwrap_err(),
         ["annotation sidecar.istio.io/proxyCPU: 2 is above sidecar.istio.io/proxyCPULimit, 1500m"]
@@ -111,8 +129,10 @@ fn any_amount_given_replaces_all_defaults() {
 #[test]
 fn a_pods_proxy_config_is_merged_over_the_meshs() {
     let base = serde_json::json!({"concurrency": 2, "proxyMetadata": {"A": "1", "B": "1"}});
-    let config =
-        InjectConfig { default_config: base.as_object().unwrap().clone(), ..InjectConfig::default() };
+    let config = InjectConfig {
+        default_config: base.as_object().unwrap().clone(),
+        ..InjectConfig::default()
+    };
     let text = "proxyMetadata: {B: 2, C: true}\nterminationDrainDuration: 9s\ntracing: {sampling: 1}\n\
                 discoveryAddress: other:15012\nstatusPort: 15999\n";
     let annotations = BTreeMap::from([("proxy.istio.io/config".to_owned(), text.to_owned())]);

@@ -4,7 +4,9 @@ use super::*;
 
 #[test]
 fn nothing_at_all_is_the_defaults() {
-    for (values, mesh) in [("", ""), ("{}", "{}"), (" \n", "# nothing\n"), ("{}", "trustDomain: ''")] {
+    for (values, mesh) in
+        [("", ""), ("{}", "{}"), (" \n", "# nothing\n"), ("{}", "trustDomain: ''")]
+    {
         let config = InjectConfig::read(values, mesh).unwrap();
         assert_eq!(config, InjectConfig::default(), "{values:?} {mesh:?}");
     }
@@ -52,6 +54,15 @@ fn native_sidecars_are_said_in_words_and_booleans() {
         let config = InjectConfig::read(&format!("{{\"nativeSidecars\": {text}}}"), "").unwrap();
         assert_eq!(config.native_sidecars, expected, "{text}");
     }
+}
+
+#[test]
+fn numbers_stand_for_texts_where_people_write_them() {
+    let values = json!({"excludeOutboundPorts": 25, "resources": {"requests": {"cpu": 1.5}}});
+    let config = InjectConfig::read(&values.to_string(), "").unwrap();
+    assert_eq!(config.exclude_outbound_ports, "25");
+    assert_eq!(config.resources.requests, BTreeMap::from([("cpu".into(), "1.5".into())]));
+    assert_eq!(config.resources.limits, Resources::default().limits);
 }
 
 #[test]

@@ -47,7 +47,6 @@ impl Injection<'_> {
             set_if_absent(written, key, value);
         }
         let annotations = self.annotations();
-        annotations.insert(annotation::REVISION.into(), config.revision.clone().into());
         if let Some(first) = first {
             set_if_absent(annotations, annotation::DEFAULT_LOGS_CONTAINER, first.clone());
             set_if_absent(annotations, annotation::DEFAULT_CONTAINER, first);
@@ -55,6 +54,7 @@ impl Injection<'_> {
         for (key, value) in &config.injected_annotations {
             set_if_absent(annotations, key, value.clone());
         }
+        annotations.insert(annotation::REVISION.into(), config.revision.clone().into());
     }
 
     /// Has Prometheus ask the agent, which asks the application as the pod's own annotations say. Answers the

@@ -11,7 +11,9 @@ fn template() -> Value {
 
 fn workload(api_version: &str, kind: &str) -> Value {
     let spec = match kind {
-        "CronJob" => json!({"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template()}}}),
+        "CronJob" => {
+            json!({"schedule": "* * * * *", "jobTemplate": {"spec": {"template": template()}}})
+        }
         "Pod" => template()["spec"].clone(),
         _ => json!({"template": template()}),
     };
@@ -64,7 +66,9 @@ fn lists_are_gone_through_and_the_rest_stays() {
     assert_eq!(done.value["items"][0], service);
     let pod = &done.value["items"][1]["spec"]["template"];
     assert!(variable(pod, "ISTIO_META_OWNER").contains("/namespaces/own/"));
-    for other in [service, json!({"kind": "Deployment", "apiVersion": "x/v1"}), json!([1]), json!(1)] {
+    for other in
+        [service, json!({"kind": "Deployment", "apiVersion": "x/v1"}), json!([1]), json!(1)]
+    {
         let done = inject_document(other.clone(), None, &InjectConfig::default()).unwrap();
         assert_eq!(done, Document { value: other, changed: false, warnings: vec![] });
     }
@@ -91,7 +95,10 @@ fn mistakes_name_the_object_and_the_field() {
     for (document, expected) in [
         (without, "Deployment default/web: spec.template is required"),
         (odd, "Job default/web: spec.template: not a pod: "),
-        (annotated, "Pod default/web: annotation sidecar.istio.io/proxyCPU: \"x\" is not a quantity"),
+        (
+            annotated,
+            "Pod default/web: annotation sidecar.istio.io/proxyCPU: \"x\" is not a quantity",
+        ),
     ] {
         let error = inject_document(document, None, &InjectConfig::default()).unwrap_err();
         assert!(error.starts_with(expected), "{error}");

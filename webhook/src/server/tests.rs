@@ -188,7 +188,8 @@ async fn warnings_reach_the_author_and_long_ones_are_cut() {
 #[tokio::test]
 async fn the_configuration_in_effect_is_the_latest() {
     let test = Test::default();
-    let config = InjectConfig { image: "registry.example/proxy:9".into(), ..InjectConfig::default() };
+    let config =
+        InjectConfig { image: "registry.example/proxy:9".into(), ..InjectConfig::default() };
     test.config.send(Arc::new(config)).unwrap();
     let object = pod(json!({"name": "a"}));
     let response = test.review("/inject", creation(object.clone())).await;
@@ -215,7 +216,8 @@ async fn resources_are_judged_and_counted() {
             },
         })
     };
-    let response = test.review("/validate", resource(json!({"action": "DENY", "rules": [{}]}))).await;
+    let response =
+        test.review("/validate", resource(json!({"action": "DENY", "rules": [{}]}))).await;
     assert_eq!(response["allowed"], true, "{response}");
     let response = test.review("/validate", resource(json!({"action": "REFUSE"}))).await;
     assert_eq!(response["allowed"], false);
@@ -224,9 +226,10 @@ async fn resources_are_judged_and_counted() {
     let metrics = test.metrics();
     let labels = "group=\"security.istio.io\",version=\"v1\",resource=\"authorizationpolicies\"";
     assert!(metrics.contains(&format!("galley_validation_passed{{{labels}}} 1")), "{metrics}");
-    assert!(metrics.contains(&format!(
-        "galley_validation_failed{{{labels},reason=\"invalid_shape\"}} 1"
-    )));
+    assert!(
+        metrics
+            .contains(&format!("galley_validation_failed{{{labels},reason=\"invalid_shape\"}} 1"))
+    );
 }
 
 #[tokio::test]

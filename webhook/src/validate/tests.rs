@@ -88,7 +88,11 @@ fn an_invalid_object_is_only_in_the_way_of_changes_to_what_it_says() {
         ("mended", "UPDATE", valid, invalid, false),
     ] {
         let judgement = judge(&request(operation, object, old), None);
-        assert_eq!(matches!(judgement, Judgement::Refused { .. }), refused, "{case}: {judgement:?}");
+        assert_eq!(
+            matches!(judgement, Judgement::Refused { .. }),
+            refused,
+            "{case}: {judgement:?}"
+        );
     }
     let mut status = request("UPDATE", route(json!(-1)), route(json!(1)));
     status.sub_resource = Some("status".into());
