@@ -147,6 +147,95 @@ fn due(elapsed: Duration, rate: u32) -> u64 {
     (elapsed.as_secs_f64() * f64::from(rate)) as u64 + u64::from(rate > 0)
 }
 
+/// Requests that are wanted, as many at once as is said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Burst {
+    /// The method.
+    pub method: String,
+    /// The absolute URI.
+    pub uri: String,
+    /// Headers.
+    pub headers: Vec<(String, String)>,
+    /// How many.
+    pub count: u64,
+    /// How many at the same time, at most.
+    pub at_once: usize,
+}
+
+impl Burst {
+    /// One GET.
+    pub fn get(uri: &str) -> Self {
+        Self::new("GET", uri)
+    }
+
+    /// One request.
+    pub fn new(method: &str, uri: &str) -> Self {
+        let (method, uri) = (method.to_owned(), uri.to_owned());
+        Self { method, uri, headers: Vec::new(), count: 1, at_once: 1 }
+    }
+
+    /// With a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// So many.
+    #[must_use]
+    pub fn count(self, count: u64) -> Self {
+        Self { count, ..self }
+    }
+
+    /// So many at the same time.
+    #[must_use]
+    pub fn at_once(self, at_once: usize) -> Self {
+        Self { at_once, ..self }
+    }
+}
+
+/// What became of one request of a burst.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The status; 0 when there was no answer.
+    pub status: u16,
+    /// The version of the sample that answered, or "".
+    pub version: String,
+    /// Its pod, or "".
+    pub pod: String,
+    /// What went wrong, or what an answer that is not the sample's says.
+    pub text: String,
+    /// How long it took.
+    pub milliseconds: u64,
+}
+
+impl Outcome {
+    /// What an answer says.
+    pub fn of(reply: anyhow::Result<Reply>, elapsed: Duration) -> Self {
+        let milliseconds = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(error) => {
+                return Self { text: format!("{error:#}"), milliseconds, ..Self::default() };
+            }
+        };
+        let status = reply.status.as_u16();
+        match reply.answer() {
+            Ok(answer) => Self {
+                status,
+                version: answer.version,
+                pod: answer.pod,
+                text: String::new(),
+                milliseconds,
+            },
+            Err(_) => {
+                let text = reply.text().chars().take(200).collect();
+                Self { status, text, milliseconds, ..Self::default() }
+            }
+        }
+    }
+}
+
 /// Sends `count` requests, at most `at_once` at a time, and returns the outcomes in no particular order.
 pub async fn burst<T: Send + 'static>(
     client: &Client,

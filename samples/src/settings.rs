@@ -22,7 +22,8 @@ use crate::role::Role;
       GET  /_sample/ready                200, counted nowhere: for probes\n  \
       GET  /ws                           WebSocket echo\n\n\
       On the tunnel's address: CONNECT and absolute URIs are called as this application would call them;\n  \
-      POST /load {\"uri\": ..., \"rate\": 20}    call it so many times a second; DELETE /load ends that with a report"
+      POST /load {\"uri\": ..., \"rate\": 20}    call it so many times a second; DELETE /load ends that with a report\n  \
+      POST /burst {\"method\": ..., \"uri\": ..., \"headers\": [], \"count\": 100, \"at_once\": 5}"
 )]
 pub struct Settings {
     /// The service to be.

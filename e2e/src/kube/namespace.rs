@@ -1,6 +1,9 @@
 //! What a test owns: a namespace, described when the test fails and removed when it ends.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use ::kube::{
     Api, ResourceExt,
@@ -44,6 +47,15 @@ impl Injection {
 pub struct Namespace {
     cluster: Cluster,
     name: String,
+    /// What is taken away at the end.
+    end: End,
+}
+
+enum End {
+    /// All of it.
+    Namespace,
+    /// A label, and what was applied: YAML, the last first.
+    Content { label: Option<&'static str>, applied: Mutex<Vec<String>> },
 }
 
 impl Cluster {
@@ -60,7 +72,7 @@ impl Cluster {
         object.metadata.labels = Some(labels.into_iter().collect());
         let api: Api<v1::Namespace> = self.cluster_api();
         api.create(&PostParams::default(), &object).await.with_context(|| name.clone())?;
-        let namespace = Namespace { cluster: self.clone(), name };
+        let namespace = Namespace { cluster: self.clone(), name, end: End::Namespace };
         // Pods that start before these are there wait for the kubelet's next round.
         let accounts: Api<v1::ServiceAccount> = self.api(&namespace.name);
         until("the namespace should have its service account", async || {
@@ -68,6 +80,21 @@ impl Cluster {
         })
         .await?;
         if injection != Injection::Off {
+            namespace.has_root().await?;
+        }
+        Ok(namespace)
+    }
+
+    /// Takes the namespace `default`, for YAML that names it. One test at a time can have it.
+    ///
+    /// # Errors
+    /// When the mesh does not notice it.
+    pub async fn default_namespace(&self, injection: Injection) -> anyhow::Result<Namespace> {
+        let label = injection.label();
+        let end = End::Content { label, applied: Mutex::default() };
+        let namespace = Namespace { cluster: self.clone(), name: "default".to_owned(), end };
+        if let Some(label) = label {
+            namespace.label(label, Some("enabled")).await?;
             namespace.has_root().await?;
         }
         Ok(namespace)
@@ -115,6 +142,9 @@ impl Namespace {
     /// # Errors
     /// What the API server says.
     pub async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
+        if let End::Content { applied, .. } = &self.end {
+            applied.lock().unwrap_or_else(PoisonError::into_inner).push(yaml.to_owned());
+        }
         self.cluster.apply(&self.name, yaml).await
     }
 
@@ -215,6 +245,13 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         let (name, failed) = (self.name.clone(), std::thread::panicking());
+        let content = match &mut self.end {
+            End::Namespace => None,
+            End::Content { label, applied } => {
+                let applied = applied.get_mut().unwrap_or_else(PoisonError::into_inner);
+                Some((*label, std::mem::take(applied)))
+            }
+        };
         // The test's runtime may be ending: a thread of its own does the last calls.
         let end = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -227,6 +264,17 @@ impl Drop for Namespace {
                     }
                 }
                 let api: Api<v1::Namespace> = cluster.cluster_api();
+                if let Some((label, applied)) = content {
+                    for yaml in applied.iter().rev() {
+                        cluster.delete(&name, yaml).await?;
+                    }
+                    if let Some(label) = label {
+                        let patch = json!({"metadata": {"labels": {label: null}}});
+                        let params = PatchParams::default();
+                        api.patch(&name, &params, &Patch::Merge(&patch)).await?;
+                    }
+                    return Ok(());
+                }
                 api.delete(&name, &DeleteParams::background()).await?;
                 anyhow::Ok(())
             })

@@ -16,8 +16,12 @@ use k8s_openapi::api::core::v1;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    task::JoinHandle,
 };
-use weft_samples::{control::Counters, load::Report};
+use weft_samples::{
+    control::Counters,
+    load::{Burst, Outcome, Report},
+};
 
 use super::{Cluster, Forward};
 use crate::{
@@ -244,6 +248,32 @@ impl Pod {
     pub async fn end_load(&self) -> anyhow::Result<Report> {
         let reply = self.ask(TUNNEL_PORT, Method::DELETE, "/load").await?;
         serde_json::from_slice(&reply.body).context("the load's report")
+    }
+
+    /// Has the pod's application send many requests, and waits for what became of each.
+    ///
+    /// # Errors
+    /// When the application does not answer.
+    pub async fn burst(&self, burst: &Burst) -> anyhow::Result<Vec<Outcome>> {
+        self.spawn_burst(burst).await?.await?
+    }
+
+    /// As [`Pod::burst`], without waiting for the end.
+    ///
+    /// # Errors
+    /// As [`Pod::forward`].
+    pub async fn spawn_burst(
+        &self,
+        burst: &Burst,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<Vec<Outcome>>>> {
+        let address = self.forward(TUNNEL_PORT).await?;
+        let mut order = request(Method::POST, &url(address.ip(), address.port(), "/burst"), &[]);
+        *order.body_mut() = serde_json::to_string(burst)?.into();
+        Ok(tokio::spawn(async move {
+            let reply = Client::direct().send(order).await?;
+            ensure!(reply.status.is_success(), "burst: {} {}", reply.status, reply.text());
+            serde_json::from_slice(&reply.body).context("the burst's outcomes")
+        }))
     }
 
     /// Runs a program in a container and returns what it wrote.

@@ -18,7 +18,7 @@ use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
     client::{Dialer, connect, http_client},
-    load::{self, Report},
+    load::{self, Burst, Outcome, Report},
     request::{self, TUNNEL_ERROR},
 };
 
@@ -26,6 +26,9 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// Calls a second at most.
 const MAX_RATE: u32 = 5_000;
+
+/// Requests of a burst at most.
+const MAX_BURST: u64 = 100_000;
 
 /// A load to generate.
 #[derive(Debug, Deserialize)]
@@ -84,7 +87,11 @@ impl Tunnel {
             (_, true, _) => self.forward(request).await,
             (&Method::POST, _, "/load") => self.start_load(request).await,
             (&Method::DELETE, _, "/load") => self.end_load().await,
-            _ => Ok(plain(StatusCode::NOT_FOUND, "an absolute URI, CONNECT, or /load\n".into())),
+            (&Method::POST, _, "/burst") => burst(request).await,
+            _ => Ok(plain(
+                StatusCode::NOT_FOUND,
+                "an absolute URI, CONNECT, /load or /burst\n".into(),
+            )),
         };
         outcome.unwrap_or_else(|error| {
             let text = format!("{error:#}");
@@ -110,9 +117,7 @@ impl Tunnel {
     }
 
     async fn start_load(&self, request: Request<Incoming>) -> anyhow::Result<Response<Body>> {
-        let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-        let Wanted { uri, rate, method } = match serde_json::from_slice(&body) {
+        let Wanted { uri, rate, method } = match serde_json::from_slice(&whole(request).await?) {
             Ok(wanted) => wanted,
             Err(error) => return Ok(plain(StatusCode::BAD_REQUEST, format!("{error}\n"))),
         };
@@ -146,6 +151,32 @@ impl Tunnel {
         report.thin_out();
         Ok(plain(StatusCode::OK, serde_json::to_string(&report)?))
     }
+}
+
+async fn whole(request: Request<Incoming>) -> anyhow::Result<Bytes> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+}
+
+/// Sends many requests, with connections of its own, and tells what became of each.
+async fn burst(request: Request<Incoming>) -> anyhow::Result<Response<Body>> {
+    let burst: Burst = match serde_json::from_slice(&whole(request).await?) {
+        Ok(burst) => burst,
+        Err(error) => return Ok(plain(StatusCode::BAD_REQUEST, format!("{error}\n"))),
+    };
+    let Burst { method, uri, headers, count, at_once } = burst;
+    if count > MAX_BURST || at_once == 0 {
+        let text = format!("count: at most {MAX_BURST}; at_once: at least 1\n");
+        return Ok(plain(StatusCode::BAD_REQUEST, text));
+    }
+    let mut sent = Request::builder().method(method.as_str()).uri(&uri);
+    for (name, value) in &headers {
+        sent = sent.header(name, value);
+    }
+    let sent = sent.body(Full::default())?;
+    let client = request::Client::direct();
+    let outcomes = load::burst(&client, count, at_once, |_| sent.clone(), Outcome::of).await;
+    Ok(plain(StatusCode::OK, serde_json::to_string(&outcomes)?))
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Body> {
@@ -252,6 +283,20 @@ mod tests {
         stream.read_to_string(&mut all).await.unwrap();
         assert!(all.starts_with("HTTP/1.1 200 OK\r\n"), "{all:?}");
         assert!(all.ends_with("\r\n\r\n220 ready\r\nmore"), "{all:?}");
+    }
+
+    #[tokio::test]
+    async fn a_burst_tells_of_each_request() {
+        let (tunnel, (web, _)) = (tunnel().await, web().await);
+        for (path, status) in [("good", 200), ("bad", 404)] {
+            let burst = Burst::get(&format!("http://{web}/{path}")).count(50).at_once(5);
+            let mut order = request::request(Method::POST, &format!("http://{tunnel}/burst"), &[]);
+            *order.body_mut() = serde_json::to_string(&burst).unwrap().into();
+            let reply = request::Client::direct().send(order).await.unwrap();
+            let outcomes: Vec<Outcome> = serde_json::from_slice(&reply.body).unwrap();
+            assert_eq!(outcomes.len(), 50);
+            assert!(outcomes.iter().all(|o| o.status == status && o.text == "heard"));
+        }
     }
 
     #[tokio::test]
