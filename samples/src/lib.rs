@@ -12,6 +12,7 @@ pub mod request;
 pub mod role;
 pub mod server;
 pub mod settings;
+pub mod wiretap;
 
 /// The gRPC interface, generated from `proto/payment.proto`.
 #[allow(missing_docs, unused_qualifications, rust_2018_idioms, clippy::all, clippy::too_many_lines)]

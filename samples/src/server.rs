@@ -25,6 +25,7 @@ use crate::{
     client::{Dialer, http_client},
     control::Control,
     settings::Settings,
+    wiretap::Wiretap,
 };
 
 /// How long answers that are under way may take after the signal to stop.
@@ -38,6 +39,7 @@ pub(crate) struct App {
     client: Client<Dialer, Full<Bytes>>,
     /// Opened by the first call and kept.
     payment: OnceLock<Channel>,
+    wiretap: Option<Arc<Wiretap>>,
 }
 
 async fn listen(settings: &Settings, port: u16) -> io::Result<TcpListener> {
@@ -69,6 +71,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> io::Result<
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let wiretap = settings.wiretap.as_deref().map(Wiretap::start).transpose()?;
     let greeting = format!("220 {} {} ready\r\n", settings.role, settings.app_version);
     let dialer = Dialer::from_env();
     let client = http_client(dialer.clone(), true);
@@ -79,6 +82,7 @@ pub async fn run(settings: Settings, stop: watch::Receiver<bool>) -> io::Result<
         dialer,
         client,
         payment: OnceLock::new(),
+        wiretap,
     });
 
     let mut tcp = vec![

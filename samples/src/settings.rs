@@ -54,6 +54,10 @@ pub struct Settings {
     /// HTTP proxy, and a generator of load.
     #[arg(long, env = "SAMPLE_TUNNEL")]
     pub tunnel: Option<SocketAddr>,
+    /// Look at every packet of the pod's interfaces (not the loopback's) for this text; needs CAP_NET_RAW.
+    /// GET /_sample/wiretap tells how many there were.
+    #[arg(long, env = "SAMPLE_WIRETAP")]
+    pub wiretap: Option<String>,
     /// Port of the services' HTTP endpoints.
     #[arg(long, default_value_t = 80)]
     pub upstream_http_port: u16,

@@ -63,6 +63,7 @@ pub(super) fn service(
         .route("/_sample/fail", post(plan))
         .route("/_sample/ready", get(StatusCode::OK))
         .route("/_sample/reset", post(reset))
+        .route("/_sample/wiretap", get(wiretap))
         .route("/ws", any(websocket))
         .fallback(answer)
         .with_state(app);
@@ -86,6 +87,13 @@ pub(super) fn service(
 
 async fn counters(State(app): State<Arc<App>>) -> Json<Counters> {
     Json(app.control.counters())
+}
+
+async fn wiretap(State(app): State<Arc<App>>) -> Response {
+    match &app.wiretap {
+        Some(wiretap) => Json(wiretap.seen()).into_response(),
+        None => (StatusCode::NOT_FOUND, "nobody listens: --wiretap\n").into_response(),
+    }
 }
 
 async fn reset(State(app): State<Arc<App>>) -> StatusCode {
