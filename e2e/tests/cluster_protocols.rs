@@ -1,0 +1,220 @@
+//! Every protocol passes through the proxies of real pods, called by the names and addresses that Kubernetes gives.
+// Helpers of tests are tests too, which clippy cannot know.
+#![allow(clippy::unwrap_used)]
+
+use std::net::IpAddr;
+
+use anyhow::{Context, ensure};
+use futures_util::{SinkExt, StreamExt};
+use http::{Method, StatusCode, Uri};
+use k8s_openapi::api::core::v1::Service;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+use tokio_tungstenite::{client_async, tungstenite::Message};
+use tonic::Code;
+use weft_e2e::{
+    client::request,
+    kube::{Cluster, Injection, Namespace, Pod, until},
+};
+use weft_samples::{
+    client::{Dialer, grpc_channel},
+    payment::{ChargeRequest, WatchRequest, payments_client::PaymentsClient},
+};
+
+const SERVICE: &str = "payment-service";
+
+/// A client and a server.
+struct Pair {
+    cluster: Cluster,
+    namespace: Namespace,
+    load: Pod,
+    identity: String,
+}
+
+impl Pair {
+    async fn new(test: &str) -> Self {
+        let cluster = Cluster::with_mesh().await.unwrap();
+        let namespace = cluster.namespace(test, Injection::Istio).await.unwrap();
+        namespace.deploy(&[SERVICE, "load"]).await.unwrap();
+        let load = namespace.pod("app=load").await.unwrap();
+        let identity = format!("URI=spiffe://cluster.local/ns/{}/sa/load", namespace.name());
+        Self { cluster, namespace, load, identity }
+    }
+
+    /// The first cluster address of the server's Service in a family.
+    async fn service_address(&self, wanted: fn(&IpAddr) -> bool) -> Option<IpAddr> {
+        let services = self.cluster.api::<Service>(self.namespace.name());
+        let spec = services.get(SERVICE).await.unwrap().spec.unwrap();
+        let addresses = spec.cluster_ips.unwrap_or_default();
+        addresses.iter().filter_map(|ip| ip.parse().ok()).find(wanted)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_and_websockets_pass() {
+    let pair = Pair::new("http2").await;
+    let tunnel = pair.load.forward(9010).await.unwrap().to_string();
+    let uri: Uri = format!("http://{SERVICE}:9090").parse().unwrap();
+    let channel = grpc_channel(&Dialer::through(&tunnel), &uri);
+    let mut client = PaymentsClient::new(channel);
+    let charge = |fail_code| ChargeRequest { order: "7".into(), fail_code, ..Default::default() };
+    let reply = until("the call should succeed", async || {
+        Ok(client.clone().charge(charge(0)).await?.into_inner())
+    });
+    let reply = reply.await.unwrap();
+    assert_eq!(reply.role, SERVICE);
+    let identity = &reply.metadata["x-forwarded-client-cert"];
+    assert!(identity.contains(&pair.identity), "{identity}");
+    for code in [Code::NotFound, Code::PermissionDenied, Code::Internal] {
+        let status = client.charge(charge(code as i32)).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (code, "the request asked for it"));
+    }
+    let watch = WatchRequest { order: "7".into(), count: 50, interval_ms: 5 };
+    let mut stream = client.watch(watch).await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    while let Some(reply) = stream.message().await.unwrap() {
+        seen.push(reply.index);
+    }
+    assert_eq!(seen, (0..50).collect::<Vec<_>>());
+
+    let stream = pair.load.connect(&format!("{SERVICE}:80")).await.unwrap();
+    let (mut socket, response) =
+        client_async(format!("ws://{SERVICE}/ws"), stream).await.unwrap();
+    assert_eq!(response.status().as_u16(), 101);
+    for message in [Message::text("hello"), Message::binary(vec![7_u8; 100_000])] {
+        socket.send(message.clone()).await.unwrap();
+        assert_eq!(socket.next().await.unwrap().unwrap(), message);
+    }
+    socket.close(None).await.unwrap();
+    assert!(socket.next().await.is_some_and(|m| m.is_ok_and(|m| m.is_close())));
+
+    let client = pair.load.client().await.unwrap();
+    let big = format!("http://{SERVICE}/big?size=2000000");
+    let mut post = request(Method::POST, &big, &[]);
+    *post.body_mut() = vec![b'x'; 2_000_000].into();
+    let answer = client.send(post).await.unwrap().answer().unwrap();
+    assert_eq!((answer.body_bytes, answer.padding.len()), (2_000_000, 2_000_000));
+}
+
+async fn echoes(stream: BufReader<TcpStream>) -> anyhow::Result<()> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let sent: Vec<u8> = (0..300_000_u32).map(|i| (i.wrapping_mul(31) >> 3) as u8).collect();
+    let copy = sent.clone();
+    let write = tokio::spawn(async move {
+        writer.write_all(&copy).await?;
+        // Half-closed: what is under way still comes back.
+        writer.shutdown().await
+    });
+    let mut received = Vec::new();
+    reader.read_to_end(&mut received).await?;
+    write.await??;
+    ensure!(received == sent, "{} bytes came back, or others", received.len());
+    Ok(())
+}
+
+async fn greets(mut stream: BufReader<TcpStream>) -> anyhow::Result<()> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    ensure!(line == "220 payment-service v1 ready\r\n", "{line:?}");
+    stream.write_all(b"EHLO\r\n").await?;
+    line.clear();
+    stream.read_line(&mut line).await?;
+    ensure!(line == "EHLO\r\n", "{line:?}");
+    Ok(())
+}
+
+/// Connections that the server's proxy took as mutual TLS on a TCP port.
+async fn mutual_tcp(server: &Pod) -> anyhow::Result<f64> {
+    let samples = server.metrics(15090, "/stats/prometheus").await?;
+    let labels = [("reporter", "destination"), ("connection_security_policy", "mutual_tls")];
+    Ok(weft_e2e::metrics::sum(&samples, "istio_tcp_connections_opened_total", &labels))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_and_servers_that_speak_first_pass() {
+    let pair = Pair::new("tcp").await;
+    let server = pair.namespace.pod("app=payment-service").await.unwrap();
+    for target in [SERVICE.to_owned(), format!("{SERVICE}.{}.svc.cluster.local", pair.namespace.name())] {
+        until("the service should echo", async || {
+            echoes(pair.load.connect(&format!("{target}:9000")).await?).await
+        })
+        .await
+        .unwrap();
+        until("the service should greet", async || {
+            greets(pair.load.connect(&format!("{target}:9001")).await?).await
+        })
+        .await
+        .unwrap();
+    }
+    until("the connections should be counted as mutual TLS", async || {
+        let opened = mutual_tcp(&server).await?;
+        ensure!(opened >= 4.0, "{opened}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Calls over IPv6, to the Service's address and to the pod's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ipv6_addresses_are_captured() {
+    let pair = Pair::new("ipv6").await;
+    let server = pair.namespace.pod("app=payment-service").await.unwrap();
+    let Some(pod) = server.addresses().into_iter().find(IpAddr::is_ipv6) else {
+        #[allow(clippy::print_stderr)] // The one way to say so.
+        {
+            eprintln!("SKIPPED: the pods of this cluster have no IPv6 addresses");
+        }
+        return;
+    };
+    let service = pair.service_address(IpAddr::is_ipv6).await;
+    let service = service.context("the Service has no IPv6 address").unwrap();
+    let client = pair.load.client().await.unwrap();
+    until("the Service's address should answer, with mutual TLS", async || {
+        let reply = client.get(&format!("http://[{service}]/")).await?;
+        ensure!(reply.status == StatusCode::OK, "{} {}", reply.status, reply.text());
+        let answer = reply.answer()?;
+        let identity = answer.headers.get("x-forwarded-client-cert").cloned().unwrap_or_default();
+        ensure!(identity.contains(&pair.identity), "{identity:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let reply = client.get(&format!("http://[{pod}]:8080/")).await.unwrap();
+    assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
+}
+
+/// A name that stands for another, and one that no Service stands for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn external_names_and_strangers_are_reached() {
+    let pair = Pair::new("external").await;
+    let outside = pair.cluster.namespace("far", Injection::Off).await.unwrap();
+    outside.deploy(&["user-service"]).await.unwrap();
+    let far = format!("user-service.{}.svc.cluster.local", outside.name());
+    let alias = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: alias}}\nspec: {{type: ExternalName, \
+         externalName: {far}, ports: [{{name: http, port: 80}}]}}\n"
+    );
+    pair.namespace.apply(&alias).await.unwrap();
+    let client = pair.load.client().await.unwrap();
+    // By its name, as a Service without a proxy, and by a pod's address that no port of a Service belongs to.
+    let pod = outside.pods("app=user-service").await.unwrap().remove(0);
+    let address = pod.address().unwrap();
+    for uri in ["http://alias/".to_owned(), format!("http://{far}/"), format!("http://{address}:8080/")] {
+        until(&format!("{uri} should answer"), async || {
+            let reply = client.get(&uri).await?;
+            ensure!(reply.status == StatusCode::OK, "{} {}", reply.status, reply.text());
+            ensure!(reply.answer()?.role == "user-service", "{}", reply.text());
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+    let mut stream = pair.load.connect(&format!("{address}:9000")).await.unwrap();
+    stream.write_all(b"hello\n").await.unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).await.unwrap();
+    assert_eq!(line, "hello\n");
+}
