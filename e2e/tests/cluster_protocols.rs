@@ -80,8 +80,7 @@ async fn grpc_and_websockets_pass() {
     assert_eq!(seen, (0..50).collect::<Vec<_>>());
 
     let stream = pair.load.connect(&format!("{SERVICE}:80")).await.unwrap();
-    let (mut socket, response) =
-        client_async(format!("ws://{SERVICE}/ws"), stream).await.unwrap();
+    let (mut socket, response) = client_async(format!("ws://{SERVICE}/ws"), stream).await.unwrap();
     assert_eq!(response.status().as_u16(), 101);
     for message in [Message::text("hello"), Message::binary(vec![7_u8; 100_000])] {
         socket.send(message.clone()).await.unwrap();
@@ -136,7 +135,9 @@ async fn mutual_tcp(server: &Pod) -> anyhow::Result<f64> {
 async fn tcp_and_servers_that_speak_first_pass() {
     let pair = Pair::new("tcp").await;
     let server = pair.namespace.pod("app=payment-service").await.unwrap();
-    for target in [SERVICE.to_owned(), format!("{SERVICE}.{}.svc.cluster.local", pair.namespace.name())] {
+    for target in
+        [SERVICE.to_owned(), format!("{SERVICE}.{}.svc.cluster.local", pair.namespace.name())]
+    {
         until("the service should echo", async || {
             echoes(pair.load.connect(&format!("{target}:9000")).await?).await
         })
@@ -202,7 +203,9 @@ async fn external_names_and_strangers_are_reached() {
     // By its name, as a Service without a proxy, and by a pod's address that no port of a Service belongs to.
     let pod = outside.pods("app=user-service").await.unwrap().remove(0);
     let address = pod.address().unwrap();
-    for uri in ["http://alias/".to_owned(), format!("http://{far}/"), format!("http://{address}:8080/")] {
+    for uri in
+        ["http://alias/".to_owned(), format!("http://{far}/"), format!("http://{address}:8080/")]
+    {
         until(&format!("{uri} should answer"), async || {
             let reply = client.get(&uri).await?;
             ensure!(reply.status == StatusCode::OK, "{} {}", reply.status, reply.text());

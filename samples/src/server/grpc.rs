@@ -22,7 +22,10 @@ pub(super) async fn serve(listener: TcpListener, app: Arc<App>, mut stop: watch:
     // A unary answer is written in two pieces; without this the trailers wait for the client's delayed acknowledgement.
     let incoming = TcpListenerStream::new(listener)
         .map(|stream| stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream)));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<PaymentsServer<Service>>().await;
     let served = tonic::transport::Server::builder()
+        .add_service(health_service)
         .add_service(PaymentsServer::new(Service(app)))
         .serve_with_incoming_shutdown(incoming, async move {
             let _ = stop.wait_for(|stop| *stop).await;
