@@ -122,7 +122,8 @@ async fn what_came_in_without_the_webhook_gets_a_status_and_changes_nothing() {
     namespace.label(LABEL, Some("true")).await.unwrap();
     without_validation(&cluster, LABEL).await;
     namespace.deploy(&["payment-service", "load"]).await.unwrap();
-    let client = namespace.pod("app=load").await.unwrap().client().await.unwrap();
+    let load = namespace.pod("app=load").await.unwrap();
+    let client = load.client().await.unwrap();
     let works = async || {
         let reply = client.get("http://payment-service/").await?;
         ensure!(reply.status == StatusCode::OK, "{} {}", reply.status, reply.text());
