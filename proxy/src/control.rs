@@ -24,6 +24,7 @@ use tokio::{
 
 pub mod admin;
 pub mod ads;
+pub mod agent;
 mod backoff;
 pub mod certificates;
 mod connect;
@@ -33,10 +34,12 @@ mod fake;
 #[cfg(test)]
 mod fixtures;
 pub mod lifecycle;
+pub mod names;
 pub mod store;
 
 use admin::{Admin, Role};
 use ads::{Ads, AdsStatus};
+use agent::{Agent, AgentError};
 use certificates::Certificates;
 use decode::{Decoder, Invalid};
 use lifecycle::LifecycleControl;
@@ -53,6 +56,8 @@ pub type DataThread = fn(usize, Arc<Shared>);
 
 /// Connections to one of the proxy's own ports that may wait to be accepted.
 const BACKLOG: i32 = 128;
+/// Until the connections have gone, or the pod's own time is over.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// What is left after a drain gets so long to be closed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -88,6 +93,9 @@ pub enum ControlError {
     /// Signals cannot be listened for.
     #[error("cannot listen for signals")]
     Signal(#[source] io::Error),
+    /// What the injector has written for the agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// The access log of the command line.
     #[error("access log: {0}")]
     AccessLog(Invalid),
@@ -112,7 +120,9 @@ pub async fn run(
     let (shared, control) = Shared::new(settings);
     let lifecycle = Rc::new(LifecycleControl::new(shared.clone(), control.lifecycle.clone()));
     let ended = start_data_threads(&shared, data_thread)?;
-    start_tasks(&shared, control, decoder, &lifecycle, log, sockets);
+    let agent = Agent::new(&shared.settings, lifecycle.clone())?;
+    let own = Own { sockets, agent: Rc::new(agent), log };
+    start_tasks(&shared, control, decoder, &lifecycle, own);
     tracing::info!(node = shared.node.id(), threads = shared.settings.concurrency, "started");
     supervise(&shared, &lifecycle, ended).await
 }
@@ -191,13 +201,19 @@ fn start_data_threads(
     Ok(receiver)
 }
 
+/// What the proxy has for itself and its pod.
+struct Own {
+    sockets: Vec<(Role, TcpListener)>,
+    agent: Rc<Agent>,
+    log: LogHandle,
+}
+
 fn start_tasks(
     shared: &Shared,
     control: ControlSide,
     decoder: Decoder,
     lifecycle: &Rc<LifecycleControl>,
-    log: LogHandle,
-    sockets: Vec<(Role, TcpListener)>,
+    own: Own,
 ) {
     let settings = &shared.settings;
     let limits = OnDemandLimits { names: settings.on_demand_limit, idle: settings.on_demand_idle };
@@ -219,9 +235,9 @@ fn start_tasks(
         status.clone(),
     );
     spawn_local(ads.run());
-    let admin = Rc::new(Admin::new(shared.clone(), store, status, lifecycle.clone(), log));
-    for (role, listener) in sockets {
-        spawn_local(admin::server::serve(listener, role, admin.clone()));
+    let admin = Rc::new(Admin::new(shared.clone(), store, status, lifecycle.clone(), own.log));
+    for (role, listener) in own.sockets {
+        spawn_local(admin::server::serve(listener, role, admin.clone(), own.agent.clone()));
     }
 }
 
@@ -234,20 +250,39 @@ async fn supervise(
     let mut terminate = signal(SignalKind::terminate()).map_err(ControlError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControlError::Signal)?;
     let mut running = shared.settings.concurrency;
-    loop {
+    let told = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = lifecycle.wait_for_quit() => break,
+            _ = terminate.recv() => break true,
+            _ = interrupt.recv() => break true,
+            () = lifecycle.wait_for_quit() => break false,
             Some(thread) = ended.recv() => {
-                if lifecycle.state() == Lifecycle::Running {
+                if lifecycle.state() < Lifecycle::Draining {
                     return Err(ControlError::DataThread(thread));
                 }
                 running -= 1;
             }
         }
+    };
+    if let Some(pod) = &shared.settings.pod
+        && told
+        && lifecycle.state() == Lifecycle::Running
+    {
+        // Pod and proxy are told at the same time: others do not know yet, and the application may still need the mesh.
+        // Where a hook has asked for `/drain` before, that time is over.
+        tracing::info!(seconds = pod.termination_drain.as_secs(), "leaving");
+        lifecycle.advance(Lifecycle::Leaving);
+        tokio::select! {
+            () = tokio::time::sleep(pod.termination_drain) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = lifecycle.wait_for_quit() => {}
+        }
     }
-    tracing::info!(seconds = shared.settings.drain_duration.as_secs(), "draining");
+    let patience = match &shared.settings.pod {
+        Some(pod) if pod.exit_on_zero_connections => FOR_EVER,
+        _ => shared.settings.drain_duration,
+    };
+    tracing::info!(seconds = patience.as_secs(), "draining");
     lifecycle.advance(Lifecycle::Draining);
     let all_ended = async {
         while running > 0 && ended.recv().await.is_some() {
@@ -255,7 +290,7 @@ async fn supervise(
         }
     };
     tokio::select! {
-        _ = timeout(shared.settings.drain_duration, all_ended) => {}
+        _ = timeout(patience, all_ended) => {}
         // Whoever asks twice does not want to wait.
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -67,7 +67,7 @@ async fn serve(index: usize, shared: Arc<Shared>) {
     let mut lifecycle = shared.lifecycle.clone();
     let mut changes = shared.config_changed.clone();
     let mut binds = Binds::new(thread.clone());
-    while *lifecycle.borrow_and_update() == Lifecycle::Running {
+    while *lifecycle.borrow_and_update() < Lifecycle::Draining {
         changes.mark_unchanged();
         let config = thread.config();
         let complete = binds.apply(&bind::wanted(&config, &shared.named_services));

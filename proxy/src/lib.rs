@@ -6,6 +6,7 @@ pub mod capture;
 pub mod config;
 pub mod control;
 pub mod data;
+pub mod hooks;
 pub mod http;
 pub mod identity;
 pub mod logging;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weft_proxy::{
-    capture, control, data, logging,
+    capture, control, data, hooks, logging,
     settings::{Cli, Command, Pod, Settings, SidecarArgs},
     shared::Shared,
 };
@@ -14,6 +14,8 @@ use weft_proxy::{
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Sidecar(args) => sidecar(*args),
+        Command::Drain(args) => Ok(hooks::drain(args)?),
+        Command::Wait(args) => Ok(hooks::wait(args)?),
         Command::Init(args) => Ok(capture::init::run(&args, &mut std::io::stdout().lock())?),
     }
 }

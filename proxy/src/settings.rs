@@ -17,7 +17,7 @@ mod listen;
 mod outbound;
 mod pod;
 
-pub use cli::{AccessLogFormat, Cli, Command, LogFormat, SidecarArgs};
+pub use cli::{AccessLogFormat, Cli, Command, DrainArgs, LogFormat, SidecarArgs, WaitArgs};
 pub use duration::{DurationError, parse_duration};
 pub use pod::Pod;
 

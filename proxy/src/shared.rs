@@ -38,11 +38,14 @@ pub struct Demand {
 }
 
 /// How far the process is in stopping.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lifecycle {
     /// Serving.
     #[default]
     Running,
+    /// The pod is about to go: inbound requests are answered, and their connections told to go away. New connections are
+    /// taken: not everybody knows yet.
+    Leaving,
     /// No new connections; requests in flight are finished, connections are told to go away. A data thread returns
     /// when its last connection has gone.
     Draining,

@@ -52,7 +52,7 @@ pub struct Admin {
     log: LogHandle,
 }
 
-type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Full<Bytes>>;
 
 const HELP: &str = "\
 admin commands are:

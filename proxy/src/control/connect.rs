@@ -6,10 +6,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::names;
 use crate::{identity::Identity, settings::ControlPlaneSettings};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ impl Connector {
         let connect = tower::service_fn(move |_: Uri| {
             let (tls, name, address) = (tls.clone(), name.clone(), address.clone());
             async move {
-                let stream = TcpStream::connect(address).await?;
+                let stream = names::connect(&address.0, address.1).await?;
                 stream.set_nodelay(true)?;
                 Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
             }

@@ -56,7 +56,7 @@ impl LifecycleControl {
     /// Goes further; never back.
     pub fn advance(&self, to: Lifecycle) {
         self.state.send_if_modified(|state| {
-            let further = rank(to) > rank(*state);
+            let further = to > *state;
             if further {
                 *state = to;
             }
@@ -102,14 +102,6 @@ impl LifecycleControl {
             return Readiness::Initializing("listeners are not bound yet");
         }
         if self.failed.get() { Readiness::Failed } else { Readiness::Ready }
-    }
-}
-
-fn rank(state: Lifecycle) -> u8 {
-    match state {
-        Lifecycle::Running => 0,
-        Lifecycle::Draining => 1,
-        Lifecycle::Stopping => 2,
     }
 }
 

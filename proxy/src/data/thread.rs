@@ -99,7 +99,7 @@ impl Thread {
     /// Completes when a connection that has not asked for anything yet has to go: [`LAST_CHANCE`] after draining began.
     pub async fn last_chance(&self) {
         let mut lifecycle = self.lifecycle_changes();
-        if lifecycle.wait_for(|lifecycle| *lifecycle != Lifecycle::Running).await.is_err() {
+        if lifecycle.wait_for(|lifecycle| *lifecycle >= Lifecycle::Draining).await.is_err() {
             return;
         }
         tokio::time::sleep(LAST_CHANCE).await;

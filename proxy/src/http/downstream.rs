@@ -26,7 +26,10 @@ use super::{
     response::Tracked,
 };
 use crate::{
-    config::http::{CodecType, HttpConnectionManager},
+    config::{
+        http::{CodecType, HttpConnectionManager},
+        listener::TrafficDirection,
+    },
     data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
     net::tls::PeerInfo,
     shared::Lifecycle,
@@ -244,10 +247,11 @@ impl Driver {
             Some(_) if !drained => LAST_CHANCE_TICK,
             _ => self.tick(),
         };
+        let inbound = self.manager.direction == TrafficDirection::Inbound;
         tokio::select! {
-            lifecycle = stopping(&mut self.lifecycle, self.draining.is_some()) => match lifecycle {
+            lifecycle = stopping(&mut self.lifecycle, self.draining.is_some(), inbound) => match lifecycle {
                 Lifecycle::Stopping => Verdict::Close,
-                Lifecycle::Running | Lifecycle::Draining => {
+                Lifecycle::Running | Lifecycle::Leaving | Lifecycle::Draining => {
                     self.draining = Some(Instant::now());
                     self.check(in_head_for(), drained)
                 }
@@ -338,10 +342,15 @@ impl Driver {
     }
 }
 
-/// Waits for the process to drain (once), or to stop.
-async fn stopping(lifecycle: &mut watch::Receiver<Lifecycle>, draining: bool) -> Lifecycle {
+/// Waits for the process to drain (once), or to stop. Who leaves says so on inbound connections only.
+async fn stopping(
+    lifecycle: &mut watch::Receiver<Lifecycle>,
+    draining: bool,
+    inbound: bool,
+) -> Lifecycle {
     let wanted = |now: &Lifecycle| match now {
         Lifecycle::Running => false,
+        Lifecycle::Leaving => inbound && !draining,
         Lifecycle::Draining => !draining,
         Lifecycle::Stopping => true,
     };

@@ -41,6 +41,31 @@ pub enum Command {
     /// Writes packet rules (nftables) in one transaction and reads them back; a second run replaces what the first wrote.
     /// Needs NET_ADMIN.
     Init(Box<InitArgs>),
+    /// Tell the proxy of this pod that the pod is about to go: its preStop hook.
+    ///
+    /// Inbound connections are told to go away, new ones are still taken.
+    Drain(DrainArgs),
+    /// Wait until the proxy of this pod is ready: its postStart hook, which holds the application back.
+    Wait(WaitArgs),
+}
+
+/// Arguments of `weft-proxy drain`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct DrainArgs {
+    /// The proxy's port for the pod.
+    #[arg(long, env = "WEFT_STATUS_PORT", default_value_t = 15020, value_name = "PORT")]
+    pub status_port: u16,
+}
+
+/// Arguments of `weft-proxy wait`.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// The proxy's port for health checks.
+    #[arg(long, env = "WEFT_HEALTH_PORT", default_value_t = 15021, value_name = "PORT")]
+    pub health_port: u16,
+    /// After so long the wait fails.
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Duration,
 }
 
 const EXAMPLE: &str = "\

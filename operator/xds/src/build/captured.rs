@@ -114,7 +114,7 @@ fn to_service(
     } else {
         ServiceRouteName { host: service.hostname().into(), port: port.number }.to_string()
     };
-    outbound::to_service(scope, name, (service, port), routes)
+    outbound::to_service(scope, name, (service, port), &routes)
 }
 
 /// The headless service that has an endpoint at this address, for ports where the address is all there is to go by.
@@ -182,7 +182,7 @@ fn to_port(
     }
     if requests {
         listener.listener_filters.push(listener::http_inspector(None));
-        let filter = outbound::http_filter(scope, name.port, name.port.to_string());
+        let filter = outbound::http_filter(scope, name.port, &name.port.to_string());
         let chain = FilterChain { filters: vec![filter], ..FilterChain::default() };
         chains.push(outbound::plain_http(chain));
     }

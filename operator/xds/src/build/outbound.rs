@@ -59,7 +59,7 @@ pub(crate) fn listener(scope: &Scope<'_>, name: &OutboundListenerName) -> Option
     let service = scope.service(host.strip_suffix('.').unwrap_or(&host))?;
     let port = service.port(name.port).filter(|port| port.protocol.is_proxied())?;
     let routes = ServiceRouteName { host: service.hostname().into(), port: port.number };
-    Some(to_service(scope, name, (service, port), routes.to_string()))
+    Some(to_service(scope, name, (service, port), &routes.to_string()))
 }
 
 /// A listener that binds nothing.
@@ -80,12 +80,12 @@ pub(crate) fn to_service(
     scope: &Scope<'_>,
     name: &OutboundListenerName,
     (service, port): (&Service, &ServicePort),
-    routes: String,
+    routes: &str,
 ) -> Listener {
     let bytes =
         || FilterChain { filters: vec![tcp(scope, service, port)], ..FilterChain::default() };
     let requests = || FilterChain {
-        filters: vec![http_filter(scope, port.number, routes.clone())],
+        filters: vec![http_filter(scope, port.number, routes)],
         ..FilterChain::default()
     };
     let mut listener = unbound(name);
@@ -138,12 +138,12 @@ pub(crate) fn with_patience(scope: &Scope<'_>, mut listener: Listener) -> Listen
 }
 
 /// The filter for requests to a port, with the route configuration of this name.
-pub(crate) fn http_filter(scope: &Scope<'_>, port: u16, name: String) -> Filter {
+pub(crate) fn http_filter(scope: &Scope<'_>, port: u16, name: &str) -> Filter {
     http::manager(
         scope,
         Side::Outbound,
         format!("outbound_0.0.0.0_{port}"),
-        routes(name),
+        routes(name.to_owned()),
         Vec::new(),
         &["websocket"],
     )

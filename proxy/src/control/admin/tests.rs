@@ -11,6 +11,7 @@ use tokio::{
 use super::*;
 use crate::{
     control::{
+        agent::Agent,
         decode::Decoder,
         fixtures::*,
         store::{Kind, OnDemandLimits},
@@ -334,7 +335,9 @@ async fn requests_come_over_real_sockets() {
             let test = Test::default();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            spawn_local(server::serve(listener, Role::Admin, test.admin.clone()));
+            let agent = Agent::new(&test.shared.settings, test.lifecycle.clone()).unwrap();
+            let agent = Rc::new(agent);
+            spawn_local(server::serve(listener, Role::Admin, test.admin.clone(), agent));
             let answer =
                 exchange(address, "GET /help HTTP/1.1\r\nhost: proxy\r\nconnection: close\r\n\r\n")
                     .await;

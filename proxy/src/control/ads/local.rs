@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinSet, time::Interval};
 
-use crate::shared::Demand;
+use crate::{control::names, shared::Demand};
 
 /// Wishes that are taken together.
 const BATCH: usize = 256;
@@ -92,11 +92,8 @@ impl Local {
                 *next = None;
                 let name = name.clone();
                 self.lookups.spawn(async move {
-                    let lookup = tokio::net::lookup_host((name.to_string(), 0));
-                    let addresses = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
-                        Ok(Ok(addresses)) => addresses.map(|address| address.ip()).collect(),
-                        Ok(Err(_)) | Err(_) => Vec::new(),
-                    };
+                    let lookup = tokio::time::timeout(LOOKUP_TIMEOUT, names::look_up(&name));
+                    let addresses = lookup.await.ok().and_then(Result::ok).unwrap_or_default();
                     (name, addresses)
                 });
             }

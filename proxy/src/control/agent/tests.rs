@@ -1,0 +1,220 @@
+//! The agent against an application on loopback: a few lines of HTTP, a port that only accepts, a health check.
+
+use std::{cell::RefCell, net::Ipv4Addr};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::{body::Frame, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpListener, sync::watch, task::spawn_local};
+
+use super::*;
+use crate::{
+    settings::Pod,
+    shared::{ControlSide, Shared},
+};
+
+const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+struct Test {
+    agent: Agent,
+    lifecycle: Rc<LifecycleControl>,
+    _control: ControlSide,
+}
+
+impl Test {
+    fn new(probers: &str, scrape: &str) -> Result<Self, AgentError> {
+        let pod = Pod {
+            name: "a-0".into(),
+            namespace: "default".into(),
+            service_account: "a".into(),
+            address: LOCAL.into(),
+            control_plane: "localhost:15012".into(),
+            workload_name: None,
+            cluster_id: None,
+            interception: weft_api::node::Interception::Redirect,
+            labels: Default::default(),
+            concurrency: None,
+            drain_duration: None,
+            termination_drain: Duration::ZERO,
+            exit_on_zero_connections: false,
+            probers: Some(probers.into()),
+            scrape: Some(scrape.into()),
+        };
+        let settings = Settings {
+            interception: pod.interception,
+            pod_address: LOCAL.into(),
+            pod: Some(pod.into()),
+            ..Settings::test()
+        };
+        let (shared, control) = Shared::new(settings);
+        let (state, _) = watch::channel(Lifecycle::Running);
+        let lifecycle = Rc::new(LifecycleControl::new(shared.clone(), state));
+        let agent = Agent::new(&shared.settings, lifecycle.clone())?;
+        Ok(Self { agent, lifecycle, _control: control })
+    }
+
+    async fn ask(&self, method: &str, path: &str, peer: &str) -> Option<(u16, String)> {
+        let request = Request::builder().method(method).uri(path).header("user-agent", "kubelet");
+        let request = request.body(()).unwrap();
+        let answer = self.agent.answer(peer.parse().unwrap(), &request).await?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        Some((status, String::from_utf8(body.to_vec()).unwrap()))
+    }
+
+    async fn probe(&self, path: &str) -> u16 {
+        self.ask("GET", path, "10.0.0.1:4000").await.unwrap().0
+    }
+}
+
+/// An application by HTTP/1.1; notes what it was asked.
+async fn application(status: u16, body: &'static str) -> (u16, Rc<RefCell<Vec<String>>>) {
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = Rc::new(RefCell::new(Vec::new()));
+    let notes = asked.clone();
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let notes = notes.clone();
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let header = |name: &str| {
+                    let value = request.headers().get(name);
+                    value.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+                };
+                notes.borrow_mut().push(format!(
+                    "{} {} {} {}",
+                    request.uri(),
+                    header("host"),
+                    header("x-probe"),
+                    header("user-agent")
+                ));
+                let mut answer = Response::new(Full::new(Bytes::from(body)));
+                *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+                async move { Ok::<_, std::convert::Infallible>(answer) }
+            });
+            spawn_local(
+                hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    (port, asked)
+}
+
+/// A gRPC server whose health check says this.
+async fn health(status: u8) -> u16 {
+    let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| async move {
+                assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                assert_eq!(&body[..], b"\0\0\0\0\x06\n\x04shop");
+                let message = Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, status]));
+                let trailers = [("grpc-status", "0")].map(|(name, value)| {
+                    (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+                });
+                let frames = [message, Frame::trailers(trailers.into_iter().collect())];
+                let body =
+                    futures_util::stream::iter(frames.map(Ok::<_, std::convert::Infallible>));
+                Ok::<_, std::convert::Infallible>(Response::new(StreamBody::new(body)))
+            });
+            spawn_local(
+                hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service),
+            );
+        }
+    });
+    port
+}
+
+/// A port that nobody listens on.
+async fn closed() -> u16 {
+    TcpListener::bind((LOCAL, 0)).await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test(flavor = "local")]
+async fn probes_ask_the_application_and_answer_as_it_does() {
+    let (good, asked) = application(204, "").await;
+    let (bad, _) = application(503, "").await;
+    let (serving, sick, nobody) = (health(1).await, health(2).await, closed().await);
+    let probers = format!(
+        r#"{{"/app-health/a/livez": {{"httpGet": {{"path": "/live?x=1", "port": {good},
+              "httpHeaders": [{{"name": "X-Probe", "value": "yes"}}, {{"name": "Host", "value": "shop"}}]}}, "timeoutSeconds": 20}},
+            "/app-health/a/readyz": {{"httpGet": {{"port": {bad}, "scheme": "HTTP"}}, "timeoutSeconds": 20}},
+            "/app-health/a/startupz": {{"httpGet": {{"path": "x", "port": {nobody}}}, "timeoutSeconds": 20}},
+            "/app-health/b/livez": {{"tcpSocket": {{"port": {good}}}, "timeoutSeconds": 20}},
+            "/app-health/b/readyz": {{"tcpSocket": {{"port": {nobody}}}, "timeoutSeconds": 20}},
+            "/app-health/c/livez": {{"grpc": {{"port": {serving}, "service": "shop"}}, "timeoutSeconds": 20}},
+            "/app-health/c/readyz": {{"grpc": {{"port": {sick}, "service": "shop"}}, "timeoutSeconds": 20}},
+            "/app-health/c/startupz": {{"grpc": {{"port": {nobody}}}, "timeoutSeconds": 20}},
+            "/app-lifecycle/a/prestopz": {{"httpGet": {{"path": "/bye", "port": {good}}}, "timeoutSeconds": 20}}}}"#
+    );
+    let test = Test::new(&probers, "{}").unwrap();
+    for (path, status) in [
+        ("/app-health/a/livez", 204),
+        ("/app-health/a/readyz", 503),
+        ("/app-health/a/startupz", 500),
+        ("/app-health/b/livez", 200),
+        ("/app-health/b/readyz", 500),
+        ("/app-health/c/livez", 200),
+        ("/app-health/c/readyz", 500),
+        ("/app-health/c/startupz", 500),
+        ("/app-lifecycle/a/prestopz", 204),
+        ("/app-health/d/livez", 404),
+    ] {
+        assert_eq!(test.probe(path).await, status, "{path}");
+    }
+    let own = format!("/bye 127.0.0.1:{good}  kubelet");
+    assert_eq!(*asked.borrow(), ["/live?x=1 shop yes kubelet", &own]);
+}
+
+#[test]
+fn what_the_injector_wrote_wrongly_is_named() {
+    for (probers, scrape, told) in [
+        ("[]", "{}", "ISTIO_KUBE_APP_PROBERS"),
+        (r#"{"/p": {}}"#, "{}", "/p: has none of httpGet, tcpSocket and grpc"),
+        (r#"{"/p": {"tcpSocket": {"port": 70000}}}"#, "{}", "is not an object of probes"),
+        (
+            r#"{"/p": {"httpGet": {"port": 1, "httpHeaders": [{"name": "a b"}]}}}"#,
+            "{}",
+            "/p: \"a b\" is no header",
+        ),
+        ("{}", r#"{"scrape": "true", "port": "http"}"#, "port \"http\" is not a port"),
+    ] {
+        let error = Test::new(probers, scrape).err().expect("an error");
+        let text = super::super::certificates::with_causes(&error);
+        assert!(text.contains(told), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn only_the_pod_itself_may_end_it() {
+    let test = Test::new("{}", "{}").unwrap();
+    for path in ["/drain", "/quitquitquit"] {
+        assert_eq!(test.ask("POST", path, "10.0.0.1:4000").await.unwrap().0, 403, "{path}");
+        assert_eq!(test.ask("GET", path, "127.0.0.1:4000").await.unwrap().0, 405, "{path}");
+    }
+    assert_eq!(test.lifecycle.state(), Lifecycle::Running);
+    assert_eq!(test.ask("POST", "/drain", "[::ffff:127.0.0.1]:4000").await.unwrap().0, 200);
+    assert_eq!(test.lifecycle.state(), Lifecycle::Leaving);
+    assert_eq!(test.ask("POST", "/quitquitquit", "[::1]:4000").await.unwrap().0, 200);
+    test.lifecycle.wait_for_quit().await;
+    assert_eq!(test.ask("GET", "/healthz/ready", "[::1]:4000").await, None, "the proxy's own");
+}
+
+#[tokio::test(flavor = "local")]
+async fn the_applications_metrics_come_with_the_proxys() {
+    let (port, asked) = application(200, "a 1").await;
+    let scrape = |port: u16| format!(r#"{{"scrape": "true", "path": "m", "port": "{port}"}}"#);
+    let metrics =
+        async |scrape: &str| Test::new("{}", scrape).unwrap().agent.application_metrics().await;
+    assert_eq!(metrics(&scrape(port)).await, "a 1\n");
+    assert_eq!(*asked.borrow(), [format!("/m 127.0.0.1:{port}  ")]);
+    assert_eq!(metrics(&scrape(closed().await)).await, "");
+    let (broken, _) = application(500, "oh").await;
+    assert_eq!(metrics(&scrape(broken)).await, "");
+    assert_eq!(metrics(r#"{"scrape": "false"}"#).await, "");
+}
