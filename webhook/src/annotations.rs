@@ -180,12 +180,9 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn number<T: std::str::FromStr>(&mut self, name: &str, least: T) -> Option<T>
-    where
-        T: PartialOrd + std::fmt::Display + Copy,
-    {
+    fn number(&mut self, name: &str, least: u32) -> Option<u32> {
         self.parsed(name, |text| match text.parse() {
-            Ok(number) if number >= least => Ok(number),
+            Ok(number) if (least..=i32::MAX.unsigned_abs()).contains(&number) => Ok(number),
             _ => Err(format!("{text:?} is not a whole number of at least {least}")),
         })
     }
@@ -226,7 +223,14 @@ impl<'a> Reader<'a> {
             }
             Ok(template)
         };
-        self.parsed(annotation::TEMPLATES, parse).flatten().unwrap_or(Template::Sidecar)
+        let template =
+            self.parsed(annotation::TEMPLATES, parse).flatten().unwrap_or(Template::Sidecar);
+        if template == Template::Gateway {
+            let name = annotation::TEMPLATES;
+            self.warnings
+                .push(format!("{name}: weft-proxy of this version is no gateway (`router`)"));
+        }
+        template
     }
 
     fn resources(&mut self, config: &InjectConfig) -> Resources {

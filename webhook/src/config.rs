@@ -69,7 +69,7 @@ pub struct InjectConfig {
     pub readiness_probe: ReadinessConfig,
     /// Seconds that the proxy may take to start. 600.
     pub startup_seconds: u32,
-    /// What the proxy logs: trace, debug, info, warning, error, critical, off, or directives of its own. `warn`.
+    /// What the proxy logs: trace, debug, info, warning, error, critical, off, or directives of its own. `info`.
     pub log_level: String,
     /// Whether the proxy logs JSON. `false`.
     pub log_as_json: bool,
@@ -216,7 +216,7 @@ impl Default for InjectConfig {
             seccomp_profile: "RuntimeDefault".into(),
             readiness_probe: ReadinessConfig::default(),
             startup_seconds: 600,
-            log_level: "warn".into(),
+            log_level: "info".into(),
             log_as_json: false,
             discovery_address: "weft-operator.weft-system.svc:15012".into(),
             trust_domain: "cluster.local".into(),

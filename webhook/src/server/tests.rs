@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value)] // values are written where they are passed
+
 use axum::{body::Body, http};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http_body_util::BodyExt;

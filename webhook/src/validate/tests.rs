@@ -1,3 +1,5 @@
+#![allow(clippy::needless_pass_by_value)] // values are written where they are passed
+
 use super::*;
 
 fn route(weight: Value) -> Value {
