@@ -301,5 +301,13 @@ mod tests {
         fn any_bytes_are_survived(bytes: Vec<u8>, step in 1_usize..50) {
             watch(&bytes, step);
         }
+
+        #[test]
+        fn the_same_is_seen_however_the_bytes_are_cut(
+            text in "(GET / HTTP/1\\.1\r\n|Content-Length: [0-9]\r\n|Transfer-Encoding: chunked\r\n|\r\n|\n|\r|[0-9a-f]\r\n|[a-z ]{0,5}|:){0,24}",
+            step in 1_usize..50,
+        ) {
+            proptest::prop_assert_eq!(watch(text.as_bytes(), step), watch(text.as_bytes(), usize::MAX));
+        }
     }
 }
