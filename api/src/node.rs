@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::xds::{
-    envoy::config::core::v3::Node,
+    envoy::config::core::v3::{Node, node::UserAgentVersionType},
     google::protobuf::{Struct, Value, value::Kind},
 };
 
@@ -152,6 +152,9 @@ impl NodeInfo {
             cluster: format!("{}.{}", self.workload_name, self.namespace),
             metadata: Some(self.metadata()),
             user_agent_name: "weft-proxy".into(),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
+                env!("CARGO_PKG_VERSION").into(),
+            )),
             ..Node::default()
         }
     }

@@ -1,5 +1,8 @@
 //! The definitions in `manifests/`: up to date, and in the form that Kubernetes demands.
 
+// Helpers of tests are tests too, which clippy cannot know.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

