@@ -5,6 +5,8 @@
 
 pub mod authority;
 mod ca_bundle;
+mod complaints;
+mod events;
 pub mod injector;
 mod leader;
 mod lease;
@@ -13,7 +15,7 @@ mod roots;
 pub mod status;
 pub mod token_review;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -24,6 +26,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use weft_ca::authority::AuthorityStore;
 
+pub use self::complaints::complain;
 use self::status::StatusWriter;
 use crate::{mesh::LatestView, settings::Settings};
 
@@ -33,6 +36,9 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "weft-oper
 pub const FIELD_MANAGER: &str = "weft-operator";
 /// The ConfigMap with the mesh's settings and those of the injector.
 pub const MESH_CONFIG: &str = "weft";
+
+/// A connection on which nothing comes for this long is dead.
+const SILENCE: Duration = Duration::from_secs(320);
 
 /// The cluster that the operator runs in, and the operator's place in it.
 #[derive(Clone)]
@@ -54,8 +60,9 @@ impl Cluster {
         let mut config = Config::infer().await.context(
             "--source kubernetes: neither a pod's service account nor a kubeconfig file was found",
         )?;
-        // A watch says nothing for as long as nothing changes; requests have time-outs of their own.
-        config.read_timeout = None;
+        // The API server ends a watch after less than five minutes: who hears nothing for longer has lost it.
+        config.read_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
         let client = Client::try_from(config).context("the API server cannot be asked")?;
         Ok(Self {
             client,

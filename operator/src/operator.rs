@@ -37,7 +37,7 @@ use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 use crate::{
     admin::{self, Admin},
     kubernetes::{
-        Cluster, MESH_CONFIG, Writers, authority, injector,
+        Cluster, MESH_CONFIG, Writers, authority, complain, injector,
         pods::Pods,
         status::{self, StatusWriter},
         token_review::TokenReviewer,
@@ -287,6 +287,7 @@ impl Home {
                 };
                 let kubernetes::Running { batches, report, held } =
                     kubernetes::follow(&cluster.client, &settings, stop);
+                tokio::spawn(until(stop.clone(), complain(cluster.clone(), report.clone())));
                 Ok(Followed { batches, report: Some(report), held })
             }
         }

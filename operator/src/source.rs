@@ -10,7 +10,7 @@ pub mod kubernetes;
 pub mod object;
 pub mod watch;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use weft_crds::FieldError;
@@ -77,4 +77,7 @@ pub struct Report {
     pub objects: usize,
     /// What is wrong, ordered by file.
     pub problems: Vec<Problem>,
+    /// Rights that the operator lacks, as the rules that give them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub missing_rights: BTreeSet<String>,
 }

@@ -13,14 +13,13 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
     core::{ApiResource, DynamicObject, GroupVersionKind},
-    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::time::{interval, sleep};
 use weft_crds::Kind;
 
 use self::decide::{Notice, Write};
-use super::{Cluster, FIELD_MANAGER};
+use super::{Cluster, FIELD_MANAGER, events::Events};
 use crate::{
     mesh::LatestView,
     source::kubernetes::{Held, HeldStatuses},
@@ -64,19 +63,15 @@ pub struct StatusWriter {
     client: Client,
     view: LatestView,
     held: HeldStatuses,
-    recorder: Recorder,
+    events: Events,
     metrics: Metrics,
 }
 
 impl StatusWriter {
     /// Writes what becomes of the view's resources.
     pub fn new(cluster: &Cluster, view: LatestView, held: HeldStatuses, metrics: Metrics) -> Self {
-        let reporter = Reporter {
-            controller: "weft.dev/weft-operator".to_owned(),
-            instance: Some(cluster.pod.clone()),
-        };
-        let recorder = Recorder::new(cluster.client.clone(), reporter);
-        Self { client: cluster.client.clone(), view, held, recorder, metrics }
+        let events = Events::new(cluster);
+        Self { client: cluster.client.clone(), view, held, events, metrics }
     }
 
     /// Keeps statuses right, for as long as it runs.
@@ -147,16 +142,7 @@ impl StatusWriter {
             ..ObjectReference::default()
         };
         for Notice { reason, message } in notices {
-            let event = Event {
-                type_: EventType::Warning,
-                reason,
-                note: Some(message),
-                action: "Apply".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = self.recorder.publish(&event, &about).await {
-                tracing::warn!(%reference, %error, "an Event cannot be written");
-            }
+            self.events.warn(&about, &reason, &message).await;
         }
     }
 }

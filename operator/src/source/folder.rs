@@ -108,7 +108,12 @@ impl Folder {
             .collect();
         let events = self.compare(&mut problems);
         problems.sort();
-        let report = Report { files: self.files.len(), objects: self.effective.len(), problems };
+        let report = Report {
+            files: self.files.len(),
+            objects: self.effective.len(),
+            problems,
+            ..Report::default()
+        };
         if self.scanned && events.is_empty() && report == *self.report {
             return Scan { batch: None, again };
         }

@@ -12,8 +12,6 @@ const OURS: [&str; 4] = ["Accepted", "InEffect", "ResolvedRefs", "Warnings"];
 /// workloads and services do.
 const CONFLICTS: [&str; 4] =
     ["Superseded", "PartlySuperseded", "NotSupported", "SelectorInRootNamespace"];
-/// Kubernetes takes notes of Events up to this length.
-const MAX_NOTE: usize = 1024;
 
 /// What is to be written.
 #[derive(Debug, PartialEq)]
@@ -85,16 +83,8 @@ fn notice(condition: &Condition) -> Option<Notice> {
     let conflict = condition.type_ == "InEffect" && CONFLICTS.contains(&condition.reason.as_str());
     (refused || conflict).then(|| Notice {
         reason: condition.reason.clone(),
-        message: shortened(&condition.message),
+        message: condition.message.clone(),
     })
-}
-
-fn shortened(message: &str) -> String {
-    if message.len() <= MAX_NOTE {
-        return message.to_owned();
-    }
-    let end = message.floor_char_boundary(MAX_NOTE - 3);
-    format!("{}...", &message[..end])
 }
 
 #[cfg(test)]
@@ -221,12 +211,5 @@ mod tests {
             let written = write(&held(before), &wanted(vec![after]), "t2").unwrap();
             assert_eq!(written.notices, told, "{name}");
         }
-    }
-
-    #[test]
-    fn a_long_note_is_cut_between_characters() {
-        assert_eq!(shortened("short"), "short");
-        let cut = shortened(&"ä".repeat(MAX_NOTE));
-        assert!(cut.len() <= MAX_NOTE && cut.ends_with("ä..."), "{}", cut.len());
     }
 }

@@ -84,7 +84,16 @@ impl Collector {
     /// Publishes the report, and says whether it is another one.
     fn publish(&self) -> bool {
         let objects = self.objects.values().sum();
-        let report = Report { files: 0, objects, problems: self.problems() };
+        let missing_rights = self.states.values().filter_map(|state| match state {
+            State::Forbidden(rule) => Some(rule.clone()),
+            _ => None,
+        });
+        let report = Report {
+            files: 0,
+            objects,
+            problems: self.problems(),
+            missing_rights: missing_rights.collect(),
+        };
         self.report.send_if_modified(|old| {
             let changed = **old != report;
             if changed {
@@ -132,5 +141,81 @@ fn log(kind: Kind, state: &State) {
         State::Failing(reason) => {
             tracing::warn!(%kind, reason, "cannot be read at the moment, what was read stays");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_index::Kind;
+
+    use super::*;
+    use crate::source::object::ObjectKey;
+
+    const KINDS: [Kind; 2] = [Kind::Service, Kind::Pod];
+
+    struct Test {
+        collector: Collector,
+        report: watch::Receiver<Arc<Report>>,
+    }
+
+    impl Default for Test {
+        fn default() -> Self {
+            let (sender, report) = watch::channel(Arc::default());
+            Self { collector: Collector::new(KINDS.into_iter(), sender), report }
+        }
+    }
+
+    impl Test {
+        fn hear(&mut self, messages: Vec<Message>) -> Option<usize> {
+            messages.into_iter().for_each(|message| self.collector.hear(message));
+            self.collector.batch().map(|batch| batch.events.len())
+        }
+
+        fn problems(&self) -> Vec<String> {
+            self.report.borrow().problems.iter().map(|p| p.message.clone()).collect()
+        }
+    }
+
+    fn gone(kind: Kind, objects: usize) -> Message {
+        let key = ObjectKey { kind, namespace: "shop".into(), name: "orders".into() };
+        Message::Events { kind, events: vec![Event::Delete(key)], objects }
+    }
+
+    #[test]
+    fn the_first_batch_waits_for_every_kind_and_holds_all_of_them() {
+        let mut test = Test::default();
+        assert_eq!(test.hear(vec![gone(Kind::Service, 3)]), None);
+        assert_eq!(test.hear(vec![Message::State(Kind::Service, State::Synced)]), None);
+        assert_eq!(test.problems(), ["Pod: not read yet"]);
+        assert_eq!(
+            test.hear(vec![gone(Kind::Pod, 4), Message::State(Kind::Pod, State::Synced)]),
+            Some(2)
+        );
+        assert_eq!(test.report.borrow().objects, 7);
+        assert_eq!(test.problems(), [""; 0]);
+    }
+
+    #[test]
+    fn a_kind_that_does_not_exist_keeps_nobody_waiting_and_one_that_may_not_be_read_does() {
+        let mut test = Test::default();
+        let missing = Message::State(Kind::Service, State::Missing);
+        let forbidden = Message::State(Kind::Pod, State::Forbidden("add a rule".into()));
+        assert_eq!(test.hear(vec![missing, forbidden]), None);
+        assert_eq!(test.report.borrow().missing_rights, ["add a rule".to_owned()].into());
+        assert_eq!(test.hear(vec![Message::State(Kind::Pod, State::Synced)]), Some(0));
+        assert!(test.report.borrow().missing_rights.is_empty());
+    }
+
+    #[test]
+    fn what_fails_later_is_reported_and_changes_nothing() {
+        let mut test = Test::default();
+        for kind in KINDS {
+            test.hear(vec![Message::State(kind, State::Synced)]);
+        }
+        assert_eq!(test.hear(vec![]), None, "nothing new");
+        let failing = Message::State(Kind::Pod, State::Failing("no route".into()));
+        assert_eq!(test.hear(vec![failing]), Some(0), "a report without events");
+        assert_eq!(test.problems(), ["Pod: cannot be read at the moment: no route"]);
+        assert_eq!(test.hear(vec![gone(Kind::Service, 0)]), Some(1), "others go on");
     }
 }
