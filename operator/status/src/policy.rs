@@ -1,11 +1,12 @@
-//! Policies of workloads: whether any workload gets them.
+//! Policies of workloads: which workloads have them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use weft_core::{
     policy::{authorization_selects, envoy_filter_selects, peer_authentication_selector},
     resource::Resource,
     selector::selects,
+    workload::Workload,
 };
 use weft_crds::{
     Condition,
@@ -13,7 +14,7 @@ use weft_crds::{
     security::{AuthorizationPolicySpec, PeerAuthenticationSpec},
 };
 
-use crate::{Mesh, condition::in_effect, named};
+use crate::{Mesh, condition::in_effect, listed, named};
 
 pub(crate) fn peer_authentication(
     mesh: &Mesh<'_>,
@@ -24,7 +25,7 @@ pub(crate) fn peer_authentication(
         let oldest = table.iter().find(|other| peer_authentication_selector(&other.spec).is_none());
         return match oldest.filter(|oldest| oldest.reference != policy.reference) {
             Some(oldest) => superseded(&named(oldest)),
-            None => workloads_follow(),
+            None => followed_by(mesh.workloads_for(policy.namespace())),
         };
     };
     if mesh.is_root(policy.namespace()) {
@@ -41,17 +42,19 @@ pub(crate) fn peer_authentication(
     if selected.is_empty() {
         return no_workload();
     }
-    let winners = selected.iter().filter_map(|workload| {
+    let winner = |workload: &Workload| {
         table.iter().find(|other| {
             peer_authentication_selector(&other.spec)
                 .is_some_and(|selector| selects(selector, &workload.labels))
         })
-    });
-    let mut others = winners.filter(|winner| winner.reference != policy.reference).peekable();
-    let first = others.peek().map(|other| named(other));
-    match first {
-        Some(first) if others.count() == selected.len() => superseded(&first),
-        _ => workloads_follow(),
+    };
+    let other = |workload: &Workload| {
+        winner(workload).filter(|winner| winner.reference != policy.reference)
+    };
+    let own: Vec<_> = selected.iter().filter(|workload| other(workload).is_none()).collect();
+    match selected.iter().find_map(|workload| other(workload)) {
+        Some(other) if own.is_empty() => superseded(&named(other)),
+        _ => followed_by(own.into_iter().copied()),
     }
 }
 
@@ -64,11 +67,14 @@ pub(crate) fn authorization_policy(
         return attached();
     }
     let has_selector = spec.selector.as_ref().is_some_and(|s| !s.match_labels.is_empty());
-    let mut workloads = mesh.workloads_for(policy.namespace());
-    if has_selector && !workloads.any(|workload| authorization_selects(spec, &workload.labels)) {
+    let workloads: Vec<_> = mesh
+        .workloads_for(policy.namespace())
+        .filter(|workload| !has_selector || authorization_selects(spec, &workload.labels))
+        .collect();
+    if has_selector && workloads.is_empty() {
         return no_workload();
     }
-    workloads_follow()
+    followed_by(workloads.into_iter())
 }
 
 pub(crate) fn envoy_filter(mesh: &Mesh<'_>, filter: &Resource<EnvoyFilterSpec>) -> Condition {
@@ -77,15 +83,33 @@ pub(crate) fn envoy_filter(mesh: &Mesh<'_>, filter: &Resource<EnvoyFilterSpec>) 
         return attached();
     }
     let has_selector = spec.workload_selector.as_ref().is_some_and(|s| !s.labels.is_empty());
-    let mut workloads = mesh.workloads_for(filter.namespace());
-    if has_selector && !workloads.any(|workload| envoy_filter_selects(spec, &workload.labels)) {
+    let workloads: Vec<_> = mesh
+        .workloads_for(filter.namespace())
+        .filter(|workload| !has_selector || envoy_filter_selects(spec, &workload.labels))
+        .collect();
+    if has_selector && workloads.is_empty() {
         return no_workload();
     }
-    workloads_follow()
+    followed_by(workloads.into_iter())
 }
 
-fn workloads_follow() -> Condition {
-    in_effect(true, "InEffect", "the workloads that it is for follow it")
+/// Which of the workloads that a policy is for have it: those with a proxy. They are named as their owners, so that
+/// the condition does not change with every pod.
+fn followed_by<'a>(workloads: impl Iterator<Item = &'a Arc<Workload>>) -> Condition {
+    let (mut with, mut without) = (BTreeSet::new(), BTreeSet::new());
+    for workload in workloads {
+        let names = if workload.meshed { &mut with } else { &mut without };
+        names.insert(format!("{}/{}", workload.namespace, workload.workload_name));
+    }
+    if with.is_empty() && !without.is_empty() {
+        let message = format!("the workloads that it is for have no proxy: {}", listed(without));
+        return in_effect(false, "NoProxy", &message);
+    }
+    let message = match with.is_empty() {
+        true => "there is no workload that it is for yet".to_owned(),
+        false => format!("followed by {}", listed(with)),
+    };
+    in_effect(true, "InEffect", &message)
 }
 
 fn no_workload() -> Condition {

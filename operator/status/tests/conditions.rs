@@ -14,11 +14,23 @@ spec: {selector: {app: web}, ports: [{name: http, port: 80}]}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: web-1, labels: {app: web}}
+metadata: {name: web-1, labels: {app: web, security.istio.io/tlsMode: istio}}
 spec: {containers: []}
 status: {podIP: 10.0.0.1}
 ---
 ";
+
+/// A pod without a proxy.
+const PLAIN: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: plain-1, labels: {app: plain}}
+spec: {containers: []}
+status: {podIP: 10.0.0.2}
+---
+";
+/// Stands for ten pods of the mesh.
+const MANY: &str = "MANY";
 
 /// A resource of `default` (or another namespace before a slash), created at a second.
 fn resource(kind: &str, name: &str, created: u8, spec: &str) -> String {
@@ -201,7 +213,7 @@ fn destination_rules_say_what_older_ones_take_from_them() {
 #[test]
 fn policies_say_whether_a_workload_gets_them() {
     let nobody = "False NoMatchingWorkload: no workload has the labels that its selector asks for";
-    let follow = "True InEffect: the workloads that it is for follow it";
+    let follow = "True InEffect: followed by default/web-1";
     let older = "False Superseded: default/older, which is older, counts in its place";
     let pa = |name, created, spec: &str| resource("PeerAuthentication", name, created, spec);
     let select = |app: &str| format!("{{selector: {{matchLabels: {{app: {app}}}}}}}");
@@ -221,9 +233,26 @@ fn policies_say_whether_a_workload_gets_them() {
         (resource("AuthorizationPolicy", "empty/own", 1, &select("web")), nobody),
         (resource("EnvoyFilter", "own", 1, "{workloadSelector: {labels: {app: web}}}"), follow),
         (resource("EnvoyFilter", "own", 1, "{workloadSelector: {labels: {app: nothing}}}"), nobody),
+        (
+            pa("own", 1, &select("plain")) + PLAIN,
+            "False NoProxy: the workloads that it is for have no proxy: default/plain-1",
+        ),
+        (pa("own", 1, "{}") + PLAIN, follow),
+        (
+            pa("empty/own", 1, "{}"),
+            "True InEffect: there is no workload that it is for yet",
+        ),
+        (
+            resource("AuthorizationPolicy", "istio-system/own", 1, "{}") + MANY,
+            "True InEffect: followed by a/w0, a/w1, a/w2, a/w3, a/w4, a/w5, a/w6, a/w7, a/w8, a/w9 and 1 more",
+        ),
     ];
+    let many: String = (0..10)
+        .map(|n| PLAIN.replace("{name: plain-1,", &format!("{{name: w{n}, namespace: a,")))
+        .map(|pod| pod.replace("app: plain", "security.istio.io/tlsMode: istio"))
+        .collect();
     for (yaml, expected) in cases {
-        check(&yaml, "own", "InEffect", expected);
+        check(&yaml.replace(MANY, &many), "own", "InEffect", expected);
     }
 }
 
@@ -277,7 +306,7 @@ fn what_is_not_accepted_says_why_and_what_stays() {
     );
     assert_eq!(
         shown(&all, "own", "InEffect"),
-        "True InEffect: the workloads that it is for follow it"
+        "True InEffect: followed by default/web-1"
     );
     assert_eq!(
         shown(&all, "never", "InEffect"),
