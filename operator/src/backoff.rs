@@ -18,6 +18,15 @@ impl Default for Backoff {
 }
 
 impl Backoff {
+    /// Tells of a failed attempt: the first one of a row to everybody, the others to who looks closely.
+    pub fn tell(&self, what: &str, error: &(dyn std::error::Error + 'static)) {
+        if self.next == FIRST {
+            tracing::warn!(error, "{what}, trying again");
+        } else {
+            tracing::debug!(error, "{what}, trying again");
+        }
+    }
+
     /// The pause before the next attempt: between half of it and all of it.
     pub fn next(&mut self) -> Duration {
         let pause = self.next;

@@ -9,7 +9,9 @@ use crate::settings::{LogFormat, Settings};
 /// # Errors
 /// When the filter is not one, or logging was started before.
 pub fn start(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log_level)?;
+    // What the client of Kubernetes fails at is told by whoever used it, once.
+    let level = format!("kube_client=off,kube_runtime=off,{}", settings.log_level);
+    let filter = EnvFilter::try_new(level)?;
     let layer = fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     match settings.log_format {

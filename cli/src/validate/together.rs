@@ -86,6 +86,7 @@ impl Given {
         match condition.reason.as_str() {
             "HostNotFound" | "DestinationNotFound" | "PortNotFound" => self.services,
             "WaitingForSubset" => self.services || self.rules,
+            // Whether a pod has a proxy is decided when it is made, not in its file.
             "NoMatchingWorkload" => self.pods,
             "Superseded"
             | "PartlySuperseded"

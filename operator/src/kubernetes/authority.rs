@@ -100,7 +100,7 @@ pub async fn open(
                 );
             }
             Err(FindError::Ask(error)) => {
-                tracing::warn!(%error, "the authority's secrets cannot be read, trying again");
+                backoff.tell("the authority's secrets cannot be read", &error);
                 sleep(backoff.next()).await;
             }
         }
@@ -180,7 +180,7 @@ async fn watch(
                 }
             }
             Err(error) => {
-                tracing::warn!(secret = name, %error, "cannot be followed at the moment");
+                backoff.tell(&format!("Secret {name} cannot be followed"), &error);
                 sleep(backoff.next()).await;
             }
         }

@@ -92,9 +92,10 @@ pub async fn maintain<K: Configuration>(
                         tracing::warn!(configuration = name, "is not there: nothing calls this webhook");
                     }
                     current = configuration;
+                    backoff.reset();
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(configuration = name, %error, "cannot be followed at the moment");
+                    backoff.tell(&format!("{name} cannot be followed"), &error);
                     sleep(backoff.next()).await;
                 }
                 None => return,
@@ -111,7 +112,7 @@ pub async fn maintain<K: Configuration>(
                 backoff.reset();
             }
             Err(error) => {
-                tracing::warn!(configuration = name, %error, "the roots cannot be written");
+                backoff.tell(&format!("the roots of {name} cannot be written"), &error);
                 sleep(backoff.next()).await;
             }
         }

@@ -28,7 +28,7 @@ pub async fn follow(cluster: Cluster, settings: watch::Sender<Arc<InjectConfig>>
         let config_map = match event {
             Ok(config_map) => config_map,
             Err(error) => {
-                tracing::warn!(config_map = MESH_CONFIG, %error, "cannot be followed at the moment");
+                backoff.tell(&format!("ConfigMap {MESH_CONFIG} cannot be followed"), &error);
                 sleep(backoff.next()).await;
                 continue;
             }

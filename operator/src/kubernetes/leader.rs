@@ -54,8 +54,8 @@ pub async fn run(cluster: Cluster, leading: watch::Sender<bool>, shutdown: Cance
                     tracing::info!(lease = NAME, "another replica leads");
                 }
             }
-            Ok(Err(error)) => tracing::warn!(lease = NAME, %error, "cannot be renewed"),
-            Err(_) => tracing::warn!(lease = NAME, "cannot be renewed: no answer"),
+            Ok(Err(error)) => tracing::debug!(lease = NAME, %error, "cannot be renewed"),
+            Err(_) => tracing::debug!(lease = NAME, "cannot be renewed: no answer"),
         }
         if renewed.elapsed() >= DEADLINE && leading.send_replace(false) {
             tracing::warn!(lease = NAME, "not leading any more: the lease could not be renewed");

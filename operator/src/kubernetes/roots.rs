@@ -117,7 +117,7 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
             _ = repair.tick() => None,
         };
         if let Some(error) = failed {
-            tracing::warn!(%error, "namespaces or ConfigMaps {NAME} cannot be followed at the moment");
+            backoff.tell("namespaces or ConfigMaps of roots cannot be followed", &error);
             sleep(backoff.next()).await;
             continue;
         }
@@ -138,7 +138,7 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
                 // It is about to go.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => {
-                    tracing::warn!(namespace = name, %error, "roots cannot be published");
+                    backoff.tell(&format!("no roots for namespace {name}"), &error);
                     failed = true;
                 }
             }
