@@ -238,10 +238,7 @@ fn policies_say_whether_a_workload_gets_them() {
             "False NoProxy: the workloads that it is for have no proxy: default/plain-1",
         ),
         (pa("own", 1, "{}") + PLAIN, follow),
-        (
-            pa("empty/own", 1, "{}"),
-            "True InEffect: there is no workload that it is for yet",
-        ),
+        (pa("empty/own", 1, "{}"), "True InEffect: there is no workload that it is for yet"),
         (
             resource("AuthorizationPolicy", "istio-system/own", 1, "{}") + MANY,
             "True InEffect: followed by a/w0, a/w1, a/w2, a/w3, a/w4, a/w5, a/w6, a/w7, a/w8, a/w9 and 1 more",
@@ -304,10 +301,7 @@ fn what_is_not_accepted_says_why_and_what_stays() {
         shown(&all, "own", "Accepted"),
         "False Invalid: spec.mtls: wrong; generation 1 of it stays"
     );
-    assert_eq!(
-        shown(&all, "own", "InEffect"),
-        "True InEffect: followed by default/web-1"
-    );
+    assert_eq!(shown(&all, "own", "InEffect"), "True InEffect: followed by default/web-1");
     assert_eq!(
         shown(&all, "never", "InEffect"),
         "False NotAccepted: no version of it was ever accepted"

@@ -81,10 +81,8 @@ fn same(a: &[Condition], b: &[Condition]) -> bool {
 fn notice(condition: &Condition) -> Option<Notice> {
     let refused = condition.type_ == "Accepted" && condition.status == "False";
     let conflict = condition.type_ == "InEffect" && CONFLICTS.contains(&condition.reason.as_str());
-    (refused || conflict).then(|| Notice {
-        reason: condition.reason.clone(),
-        message: condition.message.clone(),
-    })
+    (refused || conflict)
+        .then(|| Notice { reason: condition.reason.clone(), message: condition.message.clone() })
 }
 
 #[cfg(test)]
