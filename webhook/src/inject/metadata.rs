@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Injection, PROXY, variable};
 use crate::{
-    annotations::{Template, names as annotation},
+    annotations::{Interception, Template, names as annotation},
     json,
 };
 
@@ -29,7 +29,9 @@ impl Injection<'_> {
         let revision = label("app.kubernetes.io/version").or_else(|| label("version"));
         let revision = revision.map_or("latest", String::as_str).to_owned();
         let mut labels = vec![(CANONICAL_NAME, name), (CANONICAL_REVISION, revision)];
-        if self.settings.template == Template::Sidecar {
+        // Clients offer mutual TLS where this says so; without capture it would meet the application itself.
+        let captured = self.settings.capture.mode == Interception::Redirect;
+        if captured && self.settings.template == Template::Sidecar {
             labels.push((TLS_MODE, "istio".to_owned()));
         }
         if !self.config.network.is_empty() {
