@@ -20,12 +20,17 @@ const COREFILE: &str = "\
     }
     hosts /etc/coredns/hosts {
         ttl 5
+        fallthrough
     }
+    file /etc/coredns/nothing .
     cache 5
     loop
     reload 2s 1s
 }
 ";
+
+/// A root zone without names: what nobody knows does not exist, rather than being a fault of the server.
+const NOTHING: &str = "@ 60 IN SOA nothing. nobody. 1 60 60 60 5\n@ 60 IN NS nothing.\n";
 
 /// What is applied to a new cluster.
 pub fn name_server() -> Value {
@@ -48,7 +53,7 @@ pub fn name_server() -> Value {
         }),
         json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("coredns"),
-            "data": { "Corefile": COREFILE, "hosts": "# ADDRESS NAME...\n" },
+            "data": { "Corefile": COREFILE, "hosts": "# ADDRESS NAME...\n", "nothing": NOTHING },
         }),
         json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta("coredns"), "spec": deployment() }),
         json!({

@@ -1,7 +1,7 @@
 //! The programs of Kubernetes, etcd, CoreDNS and Helm, built from the Go modules in `e2e/cluster` into the cache.
 //!
-//! The cache's folder is named by a hash of the modules' files: other versions get another folder. A program is
-//! renamed into place when it is whole, so an interrupted build goes on where it ended.
+//! A module's folder in the cache is named by a hash of its files: other versions get another folder. It is renamed
+//! into place when it is whole. The programs of all modules are hard links in one folder, for `PATH`.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use super::{folder, say};
@@ -60,54 +60,81 @@ fn sources() -> PathBuf {
     repository().join("e2e/cluster")
 }
 
-/// A hash of everything that says what is built.
-fn fingerprint() -> anyhow::Result<String> {
-    let mut hash = Sha256::new();
-    for module in &MODULES {
-        let folder = sources().join(module.folder);
+impl Module {
+    /// A hash of the files that say what is built of it.
+    fn fingerprint(&self) -> anyhow::Result<String> {
+        let folder = sources().join(self.folder);
         let mut files: Vec<_> = fs::read_dir(&folder)
             .with_context(|| folder.display().to_string())?
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<_, _>>()?;
         files.sort();
+        let mut hash = Sha256::new();
         for file in files {
             let content = fs::read(&file).with_context(|| file.display().to_string())?;
             let name = file.file_name().unwrap_or_default().display();
-            hash.update(format!("{}/{name}:{}\n", module.folder, content.len()).as_bytes());
+            hash.update(format!("{name}:{}\n", content.len()).as_bytes());
             hash.update(&content);
         }
+        Ok(short(hash))
     }
-    Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+
+    /// Where its programs are kept, whatever the other modules are.
+    fn store(&self) -> anyhow::Result<PathBuf> {
+        Ok(folder::cache()?.join(format!("{}-{}", self.folder, self.fingerprint()?)))
+    }
 }
 
-/// The folder of the built programs; they may be missing.
+fn short(hash: Sha256) -> String {
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The folder of the built programs of all modules; they may be missing.
 ///
 /// # Errors
 /// When the modules cannot be read.
 pub fn programs() -> anyhow::Result<PathBuf> {
-    Ok(folder::cache()?.join(fingerprint()?).join("bin"))
+    let mut hash = Sha256::new();
+    for module in &MODULES {
+        hash.update(module.fingerprint()?.as_bytes());
+    }
+    Ok(folder::cache()?.join(format!("bin-{}", short(hash))))
 }
 
 /// Builds what the cache lacks and returns the folder of the programs.
 ///
 /// # Errors
 /// When Go is missing or too old, or a build fails; the message has the end of its output.
-pub fn ensure() -> anyhow::Result<PathBuf> {
+pub fn ready() -> anyhow::Result<PathBuf> {
     let programs = programs()?;
+    if all_in(&programs) {
+        return Ok(programs);
+    }
+    let cache = folder::cache()?;
     fs::create_dir_all(&programs).with_context(|| programs.display().to_string())?;
-    let lock = fs::File::create(programs.with_added_extension("lock"))?;
+    let lock = fs::File::create(cache.join("lock"))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     for module in &MODULES {
-        let lacks: Vec<_> =
-            module.programs.iter().filter(|(name, _)| !programs.join(name).is_file()).collect();
-        if lacks.is_empty() {
-            continue;
+        let store = module.store()?;
+        if !module.programs.iter().all(|(name, _)| store.join(name).is_file()) {
+            check_go()?;
+            say(&format!("building {} (once, into {})", module.says, store.display()));
+            build(module, &store)?;
         }
-        check_go()?;
-        say(&format!("building {} (once, into {})", module.says, programs.display()));
-        build(module, &programs)?;
+        for (name, _) in module.programs {
+            let target = programs.join(name);
+            if !target.is_file() {
+                fs::hard_link(store.join(name), &target)
+                    .with_context(|| target.display().to_string())?;
+            }
+        }
     }
     Ok(programs)
+}
+
+fn all_in(programs: &Path) -> bool {
+    let mut names = MODULES.iter().flat_map(|module| module.programs);
+    names.all(|(name, _)| programs.join(name).is_file())
 }
 
 /// Whether every program is built, or can be.
@@ -115,9 +142,7 @@ pub fn ensure() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When Go is missing or too old.
 pub fn check() -> anyhow::Result<()> {
-    let programs = programs()?;
-    let mut names = MODULES.iter().flat_map(|module| module.programs);
-    if names.all(|(name, _)| programs.join(name).is_file()) { Ok(()) } else { check_go() }
+    if all_in(&programs()?) { Ok(()) } else { check_go() }
 }
 
 fn check_go() -> anyhow::Result<()> {
@@ -156,10 +181,10 @@ fn linker_flags(module: &Module) -> String {
     flags
 }
 
-fn build(module: &Module, programs: &Path) -> anyhow::Result<()> {
-    let partial = programs.with_file_name(format!("partial-{}", module.folder));
-    fs::create_dir_all(&partial)?;
-    let log = programs.with_file_name(format!("{}.log", module.folder));
+fn build(module: &Module, store: &Path) -> anyhow::Result<()> {
+    let partial = store.with_added_extension("partial");
+    fs::create_dir_all(&partial).with_context(|| partial.display().to_string())?;
+    let log = store.with_added_extension("log");
     let output = fs::File::create(&log)?;
     let local = module.programs.iter().all(|(_, package)| *package == ".");
     let target = match module.programs {
@@ -195,10 +220,13 @@ fn build(module: &Module, programs: &Path) -> anyhow::Result<()> {
         bail!("go build of {} ({status}):\n{}", module.folder, tail(&log));
     }
     for (name, _) in module.programs {
-        fs::rename(partial.join(name), programs.join(name))
-            .with_context(|| format!("{name} was not built"))?;
+        ensure!(partial.join(name).is_file(), "go build of {} made no {name}", module.folder);
     }
-    fs::remove_dir_all(&partial)?;
+    // What an older program of ours left incomplete is in the way.
+    if store.exists() {
+        fs::remove_dir_all(store)?;
+    }
+    fs::rename(&partial, store).with_context(|| store.display().to_string())?;
     say(&format!("  built in {} s", began.elapsed().as_secs()));
     Ok(())
 }
@@ -232,7 +260,9 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_does_not_depend_on_when_it_is_asked() {
-        assert_eq!(fingerprint().unwrap(), fingerprint().unwrap());
+    fn every_module_has_a_place_of_its_own() {
+        let stores: Vec<_> = MODULES.iter().map(|module| module.store().unwrap()).collect();
+        let distinct: std::collections::BTreeSet<_> = stores.iter().collect();
+        assert_eq!(distinct.len(), MODULES.len());
     }
 }

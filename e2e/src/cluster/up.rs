@@ -51,7 +51,7 @@ pub fn run(folder: &Folder, images: &Path) -> anyhow::Result<String> {
     let _lock = folder.lock()?;
     let began = Instant::now();
     packages::install(&packages::missing())?;
-    let programs = build::ensure()?;
+    let programs = build::ready()?;
     if let Some(started) = folder.started()?
         && started.init.runs()
     {
