@@ -74,9 +74,10 @@ unit:
 mesh TESTS="mesh_*" *ARGS="": programs
     {{static}} test --release --workspace --locked --target {{target}} --features {{harness}} --test '{{TESTS}}' {{ARGS}}
 
-# Build the programs that demo, tests and images run.
+# Build the programs that demo, tests and images run, into target/programs.
 programs:
     {{static}} build --release --workspace --bins --locked --target {{target}}
+    @ln -sfn {{target}}/release target/programs
 
 # Make the images' archives in target/images, without Docker.
 images: programs

@@ -37,7 +37,7 @@ fn a_mesh_can_be_run_by_hand() {
     let folder = programs.path("weft").parent().unwrap().display().to_string();
     let script = commands("without-kubernetes.md")
         .replace("./justw programs\n", "")
-        .replace("$PWD/target/release", &folder)
+        .replace("$PWD/target/programs", &folder)
         .replace("/tmp/weft", &home.path().display().to_string())
         .replace("127.0.0.1", &operator)
         .replace("127.5.", prefix)
