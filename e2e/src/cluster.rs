@@ -14,6 +14,7 @@ pub mod control;
 pub mod control_groups;
 pub mod down;
 pub mod folder;
+pub mod go;
 pub mod handle;
 pub mod images;
 pub mod init;

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::{folder, say};
+use super::{folder, go, say};
 use crate::programs::repository;
 
 /// What Kubernetes says that it is; unstamped programs call themselves v0.0.0, and Helm's checks of versions fail.
@@ -117,9 +117,9 @@ pub fn ready() -> anyhow::Result<PathBuf> {
     for module in &MODULES {
         let store = module.store()?;
         if !module.programs.iter().all(|(name, _)| store.join(name).is_file()) {
-            check_go()?;
+            let go = go::find()?;
             say(&format!("building {} (once, into {})", module.says, store.display()));
-            build(module, &store)?;
+            build(&go, module, &store)?;
         }
         for (name, _) in module.programs {
             let target = programs.join(name);
@@ -142,26 +142,7 @@ fn all_in(programs: &Path) -> bool {
 /// # Errors
 /// When Go is missing or too old.
 pub fn check() -> anyhow::Result<()> {
-    if all_in(&programs()?) { Ok(()) } else { check_go() }
-}
-
-fn check_go() -> anyhow::Result<()> {
-    let needs = "Go 1.26 or newer is needed to build Kubernetes (https://go.dev/dl/)";
-    let output = Command::new("go")
-        .args(["env", "GOVERSION"])
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("there is no go on PATH: {needs}"))?;
-    let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if new_enough(&version) { Ok(()) } else { bail!("go on PATH is {version}: {needs}") }
-}
-
-fn new_enough(version: &str) -> bool {
-    let mut numbers = version
-        .trim_start_matches("go")
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (1, 26)
+    if all_in(&programs()?) { Ok(()) } else { go::check() }
 }
 
 fn linker_flags(module: &Module) -> String {
@@ -181,7 +162,7 @@ fn linker_flags(module: &Module) -> String {
     flags
 }
 
-fn build(module: &Module, store: &Path) -> anyhow::Result<()> {
+fn build(go: &Path, module: &Module, store: &Path) -> anyhow::Result<()> {
     let partial = store.with_added_extension("partial");
     fs::create_dir_all(&partial).with_context(|| partial.display().to_string())?;
     let log = store.with_added_extension("log");
@@ -191,7 +172,7 @@ fn build(module: &Module, store: &Path) -> anyhow::Result<()> {
         [(name, _)] => partial.join(name),
         _ => partial.join(""),
     };
-    let mut command = Command::new("go");
+    let mut command = Command::new(go);
     command
         .current_dir(sources().join(module.folder))
         .args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags"])
@@ -243,15 +224,6 @@ pub fn tail(log: &Path) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn versions_of_go_are_compared_by_number() {
-        for (version, fits) in
-            [("go1.26.8", true), ("go1.30", true), ("go2.0", true), ("go1.9.1", false), ("", false)]
-        {
-            assert_eq!(new_enough(version), fits, "{version}");
-        }
-    }
 
     #[test]
     fn the_stamped_version_is_the_pinned_one() {
