@@ -228,7 +228,7 @@ mod tests {
         let made = CaFiles::generate("cluster.local", now).unwrap();
         let read = files(&own_secret(made.clone())).unwrap();
         let store = AuthorityStore::new(made, now).unwrap();
-        assert_eq!(store.replace(read, now).unwrap(), false);
+        assert!(!store.replace(read, now).unwrap());
     }
 
     #[test]

@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    fn status(change: serde_json::Value) -> TokenReviewStatus {
+    fn status(change: &serde_json::Value) -> TokenReviewStatus {
         let mut status = json!({
             "authenticated": true,
             "audiences": ["istio-ca"],
@@ -194,7 +194,7 @@ mod tests {
                 Err(TokenError::Unbound),
             ),
         ] {
-            assert_eq!(judge(&status(change), "td"), expected, "{name}");
+            assert_eq!(judge(&status(&change), "td"), expected, "{name}");
         }
     }
 
