@@ -87,7 +87,9 @@ images: programs
 cluster *ARGS:
     #!/usr/bin/env bash
     set -euo pipefail
-    {{static}} build --release --workspace --bin weft-cluster --locked --quiet --target {{target}} >&2
+    quiet=--quiet
+    case "{{ARGS}}" in up*) quiet= ;; esac
+    {{static}} build --release --workspace --bin weft-cluster --locked $quiet --target {{target}} >&2
     case "{{ARGS}}" in
         up*) [ -n "${KUBECONFIG:-}" ] || { {{built}}/weft-cluster check && "{{just_executable()}}" images >&2; } ;;
     esac
@@ -98,7 +100,7 @@ cluster-test TESTS="cluster_*" *ARGS="":
     #!/usr/bin/env bash
     set -euo pipefail
     weft_cluster={{built}}/weft-cluster
-    {{static}} build --release --workspace --bin weft-cluster --locked --quiet --target {{target}}
+    {{static}} build --release --workspace --bin weft-cluster --locked --target {{target}}
     if [ -z "${KUBECONFIG:-}" ]; then
         if ! reason=$($weft_cluster check 2>&1); then
             [ -z "${WEFT_REQUIRE_CLUSTER:-}" ] || { echo "$reason"; exit 1; }

@@ -55,6 +55,11 @@ pub fn missing_of(needed: &[(&str, &'static str)]) -> Vec<&'static str> {
     missing
 }
 
+/// Whether packages can be installed by whoever runs this.
+pub fn installable() -> bool {
+    rustix::process::geteuid().is_root() && find("apt-get").is_some()
+}
+
 /// Installs packages that are missing, where apt is; else says which they are.
 ///
 /// # Errors
