@@ -1,8 +1,8 @@
-//! The root certificate: the same wherever it is needed, and what the API server trusts when it calls the webhooks.
+//! The root certificate: what the API server trusts when it calls the webhooks, and the same wherever proxies need it.
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, api::admissionregistration::v1::WebhookClientConfig};
 use kube::ResourceExt;
 
 use super::{facts::Facts, report::Section};
@@ -11,71 +11,70 @@ use crate::names::{INJECTOR, ROOT_CONFIG_MAP, VALIDATOR};
 /// Judges it.
 pub fn judge(facts: &Facts) -> Section {
     let mut section = Section::new("Root certificate");
+    let injector = facts.mutating.as_deref().unwrap_or_default().iter();
+    let injector = injector.filter(|configuration| configuration.name_any() == INJECTOR);
+    let injector = injector.flat_map(|configuration| configuration.webhooks.iter().flatten());
+    let validator = facts.validating.as_deref().unwrap_or_default().iter();
+    let validator = validator.filter(|configuration| configuration.name_any() == VALIDATOR);
+    let validator = validator.flat_map(|configuration| configuration.webhooks.iter().flatten());
+    let injected = bundles(injector.map(|webhook| &webhook.client_config));
+    let root = injected.iter().flatten().next().cloned();
+    trusted(&mut section, INJECTOR, &injected, root.as_deref());
+    let validated = bundles(validator.map(|webhook| &webhook.client_config));
+    trusted(&mut section, VALIDATOR, &validated, root.as_deref());
+    if let Some(root) = &root {
+        published(&mut section, facts, root);
+    }
+    section
+}
+
+fn bundles<'a>(configs: impl Iterator<Item = &'a WebhookClientConfig>) -> Vec<Option<String>> {
+    let text = |ByteString(bytes): &ByteString| String::from_utf8_lossy(bytes).trim().to_owned();
+    configs.map(|config| config.ca_bundle.as_ref().map(text)).collect()
+}
+
+/// `bundles` of the webhooks of one configuration: none when it is not there, which was said elsewhere.
+fn trusted(section: &mut Section, name: &str, bundles: &[Option<String>], root: Option<&str>) {
+    if bundles.is_empty() {
+        return;
+    }
+    if bundles.iter().any(Option::is_none) {
+        section.error(
+            format!("{name} has no CA bundle: the API server cannot call the operator"),
+            "the operator that leads writes it; see Operator above, and its log",
+        );
+    } else if bundles.iter().any(|bundle| bundle.as_deref() != root) {
+        section.error(
+            format!("{name} has another CA bundle than the mesh's root: its calls fail"),
+            "the operator that leads repairs it within a minute; if not, its log says why",
+        );
+    } else {
+        section.fine(format!("the API server trusts it at {name}"));
+    }
+}
+
+fn published(section: &mut Section, facts: &Facts, root: &str) {
     let roots = match &facts.roots {
         Ok(roots) => roots,
-        Err(reason) => {
-            section.note(format!("it is not checked: {reason}"));
-            return section;
-        }
-    };
-    let Some(root) = roots.get(&facts.namespace).filter(|root| !root.trim().is_empty()) else {
-        section.error(
-            format!(
-                "there is no ConfigMap {}/{ROOT_CONFIG_MAP}: the operator has published none yet",
-                facts.namespace
-            ),
-            "see Operator above, and its log",
-        );
-        return section;
+        Err(reason) => return section.note(format!("namespaces are not checked: {reason}")),
     };
     let meshed: BTreeSet<String> =
         facts.meshed_pods().filter_map(|pod| pod.metadata.namespace.clone()).collect();
+    let mut right = 0;
     for namespace in &meshed {
         match roots.get(namespace) {
             None => section.error(
                 format!("the namespace {namespace} has meshed pods and no ConfigMap {ROOT_CONFIG_MAP}"),
-                "its new pods cannot start; the operator's log says why it cannot write it",
+                "its new pods cannot start; the log of the operator that leads says why it is not written",
             ),
-            Some(other) if other.trim() != root.trim() => section.error(
+            Some(other) if other.trim() != root => section.error(
                 format!("{namespace}/{ROOT_CONFIG_MAP} is not the mesh's root: stale, or another mesh's"),
-                "the operator renews it within a minute; another mesh in the cluster may write it too",
+                "the operator that leads repairs it within a minute; another mesh in the cluster may write it too",
             ),
-            Some(_) => {}
+            Some(_) => right += 1,
         }
     }
-    if section.is_fine() {
-        section.fine(format!("the same in {} meshed namespaces", meshed.len()));
-    }
-    webhooks(&mut section, facts, root);
-    section
-}
-
-fn webhooks(section: &mut Section, facts: &Facts, root: &str) {
-    let mutating = facts.mutating.as_deref().unwrap_or_default();
-    let validating = facts.validating.as_deref().unwrap_or_default();
-    let injector = mutating.iter().find(|c| c.name_any() == INJECTOR);
-    let validator = validating.iter().find(|c| c.name_any() == VALIDATOR);
-    let injector = injector
-        .map(|c| c.webhooks.iter().flatten().map(|w| w.client_config.ca_bundle.as_ref()).collect());
-    let validator = validator
-        .map(|c| c.webhooks.iter().flatten().map(|w| w.client_config.ca_bundle.as_ref()).collect());
-    for (name, bundles) in [(INJECTOR, injector), (VALIDATOR, validator)] {
-        let Some(bundles): Option<Vec<Option<&ByteString>>> = bundles else { continue };
-        let trusted = |bundle: &Option<&ByteString>| {
-            bundle.is_some_and(|bytes| String::from_utf8_lossy(&bytes.0).contains(root.trim()))
-        };
-        if bundles.iter().all(trusted) {
-            section.fine(format!("the API server trusts it at {name}"));
-        } else if bundles.iter().all(Option::is_none) {
-            section.error(
-                format!("{name} has no CA bundle: the API server cannot call the operator"),
-                "the operator writes it when it leads; see Operator above, and its log",
-            );
-        } else {
-            section.error(
-                format!("{name} has another CA bundle than the mesh's root: its calls fail"),
-                "the operator repairs it within a minute; if not, its log says why",
-            );
-        }
+    if right > 0 {
+        section.fine(format!("the same in {right} namespaces with meshed pods"));
     }
 }
