@@ -47,7 +47,7 @@ pub enum Operators {
         /// Where the cluster's client lives.
         runtime: Runtime,
         /// The cluster.
-        cluster: Cluster,
+        cluster: Box<Cluster>,
         /// The operators' pods.
         pods: Vec<String>,
     },
@@ -68,7 +68,7 @@ impl Admin {
         }
         let runtime = kubernetes::runtime()?;
         let (cluster, pods) = runtime.block_on(self.in_cluster())?;
-        Ok(Operators::Cluster { runtime, cluster, pods })
+        Ok(Operators::Cluster { runtime, cluster: Box::new(cluster), pods })
     }
 
     async fn in_cluster(&self) -> anyhow::Result<(Cluster, Vec<String>)> {

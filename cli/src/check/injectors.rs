@@ -15,12 +15,37 @@ use crate::names::INJECTOR;
 const NAMESPACE_LABELS: [&str; 3] = ["istio-injection", "weft-injection", "istio.io/rev"];
 const POD_LABELS: [&str; 2] = ["sidecar.istio.io/inject", "istio.io/rev"];
 
-/// How people ask for injection: labels of namespace and pod, and how that is called.
-const REQUESTS: [(&str, (&str, &str), Option<(&str, &str)>); 4] = [
-    ("namespaces with istio-injection=enabled", ("istio-injection", "enabled"), None),
-    ("namespaces with weft-injection=enabled", ("weft-injection", "enabled"), None),
-    ("namespaces with istio.io/rev=default", ("istio.io/rev", "default"), None),
-    ("pods with sidecar.istio.io/inject=true", ("", ""), Some(("sidecar.istio.io/inject", "true"))),
+/// A label and its value.
+type Label = (&'static str, &'static str);
+
+/// A way in which people ask for injection.
+struct Request {
+    text: &'static str,
+    namespace: Option<Label>,
+    pod: Option<Label>,
+}
+
+const REQUESTS: [Request; 4] = [
+    Request {
+        text: "namespaces with istio-injection=enabled",
+        namespace: Some(("istio-injection", "enabled")),
+        pod: None,
+    },
+    Request {
+        text: "namespaces with weft-injection=enabled",
+        namespace: Some(("weft-injection", "enabled")),
+        pod: None,
+    },
+    Request {
+        text: "namespaces with istio.io/rev=default",
+        namespace: Some(("istio.io/rev", "default")),
+        pod: None,
+    },
+    Request {
+        text: "pods with sidecar.istio.io/inject=true",
+        namespace: None,
+        pod: Some(("sidecar.istio.io/inject", "true")),
+    },
 ];
 
 /// Judges all injectors.
@@ -38,11 +63,10 @@ pub fn judge(facts: &Facts) -> Section {
     for other in configurations.iter().filter(|c| c.name_any() != INJECTOR) {
         let shared: Vec<&str> = REQUESTS
             .iter()
-            .filter(|(_, namespace, pod)| {
-                takes(other, true, *namespace, *pod)
-                    && ours.is_none_or(|ours| takes(ours, false, *namespace, *pod))
+            .filter(|request| {
+                takes(other, true, request) && ours.is_none_or(|ours| takes(ours, false, request))
             })
-            .map(|(text, ..)| *text)
+            .map(|request| request.text)
             .collect();
         if shared.is_empty() {
             continue;
@@ -72,14 +96,13 @@ pub fn judge(facts: &Facts) -> Section {
 fn takes(
     configuration: &MutatingWebhookConfiguration,
     asks_for_labels: bool,
-    namespace: (&str, &str),
-    pod: Option<(&str, &str)>,
+    request: &Request,
 ) -> bool {
-    let label = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    let label = |(key, value): Label| (key.to_owned(), value.to_owned());
     let mut namespace_labels: BTreeMap<String, String> =
         [label(("kubernetes.io/metadata.name", "default"))].into();
-    namespace_labels.extend((!namespace.0.is_empty()).then(|| label(namespace)));
-    let pod_labels: BTreeMap<String, String> = pod.map(label).into_iter().collect();
+    namespace_labels.extend(request.namespace.map(label));
+    let pod_labels: BTreeMap<String, String> = request.pod.map(label).into_iter().collect();
     configuration.webhooks.iter().flatten().any(|webhook| {
         let asks = mentions(webhook.namespace_selector.as_ref(), &NAMESPACE_LABELS)
             || mentions(webhook.object_selector.as_ref(), &POD_LABELS);

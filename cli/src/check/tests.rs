@@ -1,3 +1,7 @@
+//! Each judgement, on facts of a fit cluster and of a healthy mesh with one thing changed.
+// Fixtures take JSON as it is written.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
