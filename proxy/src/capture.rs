@@ -11,3 +11,8 @@ pub mod nftables;
 pub mod original;
 pub mod rules;
 pub mod settings;
+#[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
+mod tests;
