@@ -17,6 +17,8 @@ use crate::{
 };
 
 pub mod bind;
+#[cfg(test)]
+mod captured;
 pub mod chain;
 pub mod client_hello;
 pub mod connection;

@@ -131,7 +131,8 @@ impl Binds {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// A listening socket as every data thread has one.
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {

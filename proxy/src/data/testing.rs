@@ -103,7 +103,11 @@ impl Proxy {
 
     /// Accepts connections that want to go there, on a port of their own.
     pub async fn listen(&self, destination: Destination) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.listen_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), destination)
+    }
+
+    /// Accepts connections that want to go there.
+    pub fn listen_on(&self, listener: TcpListener, destination: Destination) -> SocketAddr {
         let address = listener.local_addr().unwrap();
         let thread = self.thread.clone();
         tokio::task::spawn_local(async move {

@@ -1,6 +1,7 @@
 //! What the mesh's resources become: YAML in, readable resources out.
 #![allow(clippy::unwrap_used)]
 
+mod captured;
 mod clusters;
 mod inbound;
 mod mesh;
