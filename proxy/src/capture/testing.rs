@@ -4,6 +4,7 @@
 
 use std::{
     fs::File,
+    io::Write as _,
     os::fd::AsFd,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -24,14 +25,19 @@ impl Drop for Holder {
     }
 }
 
+/// Says, past what the test harness swallows, what is not tested here.
+pub fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
 /// Runs a test in a namespace of its own.
 pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: a network namespace needs root");
+        skip("a network namespace needs root");
         return;
     }
     let Ok(holder) = hold() else {
-        eprintln!("skipped: no command unshare");
+        skip("no command unshare");
         return;
     };
     let thread = std::thread::spawn(move || {
@@ -41,7 +47,7 @@ pub fn in_namespace(test: impl FnOnce() + Send + 'static) {
         if furnish() {
             test();
         } else {
-            eprintln!("skipped: no command ip, or no virtual interfaces");
+            skip("no command ip, or no virtual interfaces");
         }
     });
     if let Err(panic) = thread.join() {

@@ -12,7 +12,7 @@ use super::{
     init::{self, InitError},
     original, rules,
     settings::InitArgs,
-    testing::{POD, in_namespace},
+    testing::{POD, in_namespace, skip},
 };
 
 const PROXY: u32 = 1337;
@@ -156,7 +156,7 @@ fn rules_are_printed_as_nft_shows_them() {
             let shown = Command::new("nft").args(["list", "table", "inet", rules::TABLE]).output();
             match shown {
                 Ok(shown) => assert_eq!(printed, String::from_utf8(shown.stdout).unwrap()),
-                Err(_) => eprintln!("skipped: no command nft"),
+                Err(_) => skip("no command nft"),
             }
         }
     });

@@ -47,7 +47,7 @@ fn exchange(to: &str, bytes: &str) -> String {
 }
 
 /// The application: tells where it was called from.
-fn application(listener: StdListener) {
+fn application(listener: &StdListener) {
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
         let peer = stream.peer_addr().unwrap().ip();
@@ -141,7 +141,7 @@ fn what_is_captured_arrives_and_nothing_goes_in_circles() {
         }
         for (pod, from) in [("10.1.2.3:8080", "127.0.0.6"), ("[fd00:1::3]:8080", "::6")] {
             let listener = StdListener::bind(pod).unwrap();
-            std::thread::spawn(move || application(listener));
+            std::thread::spawn(move || application(&listener));
             // As from another pod: the proxy's own connections to its pod come back in.
             let calling = std::thread::spawn(move || {
                 rustix::thread::set_thread_gid(rustix::process::Gid::from_raw(1337)).unwrap();
