@@ -221,3 +221,78 @@ async fn external_names_and_strangers_are_reached() {
     stream.read_line(&mut line).await.unwrap();
     assert_eq!(line, "hello\n");
 }
+
+/// A database whose server speaks first, and a client that is its own.
+const DATABASE: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: database}
+spec:
+  selector: {app: database}
+  ports: [{name: mysql, port: 3306}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: database}
+spec:
+  selector: {matchLabels: {app: database}}
+  template:
+    metadata: {labels: {app: database}}
+    spec:
+      containers:
+      - name: app
+        image: docker.io/weft/test-mariadb:dev
+        imagePullPolicy: IfNotPresent
+        readinessProbe: {tcpSocket: {port: 3306}, periodSeconds: 2}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: client}
+spec:
+  selector: {matchLabels: {app: client}}
+  template:
+    metadata: {labels: {app: client}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: docker.io/weft/test-mariadb:dev
+        imagePullPolicy: IfNotPresent
+        command: [/bin/sleep, '100000']
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_real_database_that_speaks_first_is_reached_under_strict() {
+    let cluster = Cluster::with_mesh().await.unwrap();
+    let namespace = cluster.namespace("database", Injection::Istio).await.unwrap();
+    namespace.apply(DATABASE).await.unwrap();
+    namespace.rolled_out().await.unwrap();
+    let client = namespace.pod("app=client").await.unwrap();
+    let query = async |host: &str, sql: &str| {
+        let login =
+            ["mariadb", "--skip-ssl", "-h", host, "-u", "weft", "-pweft", "weft", "-N", "-e"];
+        client.exec("app", &[&login[..], &[sql]].concat()).await
+    };
+    until("the database should answer", async || {
+        let answer = query("database", "select 6 * 7").await?;
+        ensure!(answer.trim() == "42", "{answer:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+    query("database", "create table t (n int); insert into t values (1), (2), (3)").await.unwrap();
+    assert_eq!(query("database", "select sum(n) from t").await.unwrap().trim(), "6");
+    let server = namespace.pod("app=database").await.unwrap();
+    until("the connections should be counted as mutual TLS", async || {
+        let opened = mutual_tcp(&server).await?;
+        ensure!(opened >= 3.0, "{opened}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}

@@ -5,7 +5,10 @@
 // Helpers of tests are tests too, which clippy cannot know.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use http::StatusCode;
@@ -54,6 +57,7 @@ async fn restarts_lose_no_request() {
     rolling_restart_of_workloads(&namespace, &load).await;
     restart_of_the_operator(&cluster, &namespace, &load).await;
     pods_killed_hard(&namespace, &load).await;
+    api_server_down(&namespace, &load).await;
 }
 
 async fn rolling_restart_of_workloads(namespace: &Namespace, load: &Pod) {
@@ -96,4 +100,44 @@ async fn pods_killed_hard(namespace: &Namespace, load: &Pod) {
     let report = load.end_load().await.unwrap();
     // A request at a time is with each pod, give or take what one pod holds when the machine is busy.
     assert!(report.failed() * 20 <= report.sent, "{:?} of {}", report.failures, report.sent);
+}
+
+/// The API server does not answer for a minute: requests go on, and afterwards changes come through.
+async fn api_server_down(namespace: &Namespace, load: &Pod) {
+    let Ok(name) = std::env::var("WEFT_CLUSTER") else {
+        #[allow(clippy::print_stderr)] // The one way to say so.
+        {
+            eprintln!(
+                "SKIPPED: an API server that does not answer: the cluster is not one of ours"
+            );
+        }
+        return;
+    };
+    let api_server = |order: &str| {
+        let output = Command::new("weft-cluster")
+            .args([order, "kube-apiserver", "--name", &name])
+            .output()
+            .expect("weft-cluster runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{order}: {said}");
+    };
+    load.start_load(USERS, 50).await.unwrap();
+    api_server("pause");
+    let start = Instant::now();
+    // What happens in a minute is what is tested; nothing else is waited for.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    api_server("resume");
+    assert!(start.elapsed() >= Duration::from_secs(60));
+    until_for(Duration::from_secs(240), "changes should come through again", async || {
+        namespace.apply(&mark("three")).await
+    })
+    .await
+    .unwrap();
+    let again = until("the pod should be reached again", async || {
+        load.client().await?.get(USERS).await?;
+        Ok(())
+    });
+    again.await.unwrap();
+    marked(load, "three").await;
+    load.end_load().await.unwrap().assert_no_failure();
 }
