@@ -167,7 +167,7 @@ spec:
     .unwrap();
     let refused = accepted("bad", "False").await.unwrap();
     let message = refused["message"].as_str().unwrap_or_default();
-    assert!(message.contains("regex"), "{refused}");
+    assert!(message.contains("spec.http[0].match[0].uri"), "{refused}");
     works().await.unwrap();
 
     // The same, but valid: that is what it would have done.

@@ -68,7 +68,8 @@ pub async fn ensure_installed(cluster: &Cluster) -> anyhow::Result<()> {
         }
         takes_pods(cluster).await
     });
-    installed.await.map(|()| ())
+    installed.await?;
+    Ok(())
 }
 
 /// Waits until the operator is available and its webhook is trusted.

@@ -289,7 +289,8 @@ impl Pod {
         let status = process.take_status();
         let (mut stdout, mut stderr) = (BufReader::new(stdout), BufReader::new(stderr));
         let (a, b) = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err));
-        (a?, b?);
+        a?;
+        b?;
         let status = match status {
             Some(status) => status.await,
             None => None,
