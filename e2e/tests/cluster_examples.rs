@@ -218,14 +218,12 @@ async fn circuit_breaker_limits(shop: &Shop) {
     // A hundred slow requests take a hundred connections. They come in steps, because a request whose connection
     // is being opened counts as pending.
     shop.reset_users().await.unwrap();
-    let slow = async |count: usize| {
-        let burst =
-            Burst::get("http://user-service/slow?delay=20s").count(count as u64).at_once(count);
-        storefront.spawn_burst(&burst).await.unwrap()
+    let slow = |count: usize| {
+        Burst::get("http://user-service/slow?delay=20s").count(count as u64).at_once(count)
     };
     let mut waiting = Vec::new();
     for step in 1..=5 {
-        waiting.push(slow(20).await);
+        waiting.push(storefront.spawn_burst(&slow(20)).await.unwrap());
         until("slow requests should arrive", async || {
             let arrived = shop.user_requests().await?;
             ensure!(arrived == step * 20, "{arrived}");
@@ -235,7 +233,7 @@ async fn circuit_breaker_limits(shop: &Shop) {
         .unwrap();
     }
     // Fifty more wait for a connection, and any more are refused at once.
-    waiting.push(slow(50).await);
+    waiting.push(storefront.spawn_burst(&slow(50)).await.unwrap());
     let pending = format!("{USERS}.upstream_rq_pending_active");
     until("fifty requests should wait", async || {
         let waiting = storefront.stat(&pending).await?;

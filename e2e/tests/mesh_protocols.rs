@@ -218,7 +218,7 @@ async fn http_1_0_is_answered() {
             stream.write_all(head.as_bytes()).await?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await?;
-            ensure!(answer.split(' ').nth(1) == Some("200"), "{:.200}", answer);
+            ensure!(answer.split(' ').nth(1) == Some("200"), "{answer:.200}");
             Ok(answer)
         });
         let answer = answer.await.unwrap();
