@@ -139,7 +139,8 @@ async fn first(running: Running) -> anyhow::Result<Batch> {
             Ok(report) => report
                 .problems
                 .iter()
-                .map(|problem| format!("{}: {}", problem.file.display(), problem.message))
+                .filter(|problem| problem.severity == Severity::Error)
+                .map(|problem| problem.message.as_str())
                 .collect::<Vec<_>>()
                 .join("; "),
             Err(_) => std::future::pending().await,

@@ -66,9 +66,11 @@ true
   {{- end }}
 {{- end }}
 
-{{/* Annotations of a hook: its event and its weight. */}}
+{{/* Annotations of a hook: its event and its weight. What a failed clean-up leaves is there to be looked at; what a failed test
+says is in Helm's output. */}}
 {{- define "weft.hook" -}}
 helm.sh/hook: {{ first . }}
 helm.sh/hook-weight: {{ last . | quote }}
-helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded{{ if eq (first .) "test" }},hook-failed{{ end }}
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end }}

@@ -111,7 +111,10 @@ impl Collector {
         };
         let problems = self.states.iter().filter_map(|(kind, state)| match state {
             State::Synced => None,
-            State::Pending => Some(problem(kind, Severity::Error, format!("{kind}: not read yet"))),
+            // Nothing is wrong with what only takes its time.
+            State::Pending => {
+                Some(problem(kind, Severity::Warning, format!("{kind}: not read yet")))
+            }
             State::Missing => Some(problem(
                 kind,
                 Severity::Warning,
