@@ -208,7 +208,7 @@ async fn put_back(cluster: &Cluster, store: &AuthorityStore) {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => {
-            tracing::error!(secret = OWN, %error, "cannot put the authority's secret back")
+            tracing::error!(secret = OWN, %error, "cannot put the authority's secret back");
         }
     }
 }
