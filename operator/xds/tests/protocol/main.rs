@@ -367,6 +367,11 @@ async fn a_type_that_is_not_served_has_no_resources() {
     );
 }
 
+/// The gauge of connected proxies; a proxy says the version that it has.
+fn connected(proxies: u32) -> String {
+    format!("pilot_xds{{version=\"weft-proxy/{}\"}} {proxies}", env!("CARGO_PKG_VERSION"))
+}
+
 #[tokio::test]
 async fn proxies_are_listed_while_they_are_connected_and_streams_end_on_drain() {
     let server = Server::start(mesh(&[(Cluster, "a", "1")])).await;
@@ -379,16 +384,12 @@ async fn proxies_are_listed_while_they_are_connected_and_streams_end_on_drain() 
     let view = server.connections.find("order-service-v1-0.default", Detail::Names).remove(0);
     assert_eq!(view.types.keys().copied().collect::<Vec<_>>(), ["cds"]);
     assert_eq!(view.types["cds"].resources[0].sent, view.types["cds"].resources[0].acked);
-    assert!(
-        server.metrics().contains("pilot_xds{version=\"weft-proxy\"} 1"),
-        "{}",
-        server.metrics()
-    );
+    assert!(server.metrics().contains(&connected(1)), "{}", server.metrics());
     assert!(server.metrics().contains("pilot_xds_pushes{type=\"cds\"} 1"));
     server.drain.cancel();
     assert!(client.try_next().await.is_err());
     server.until(<[_]>::is_empty).await;
-    assert!(server.metrics().contains("pilot_xds{version=\"weft-proxy\"} 0"));
+    assert!(server.metrics().contains(&connected(0)));
 }
 
 #[tokio::test]
