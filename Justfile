@@ -21,7 +21,15 @@ demo *ARGS: programs
     @exec {{built}}/weft-demo {{ARGS}}
 
 # Everything that must hold before a change lands.
-test: format lint docs deny unit mesh cluster-test
+test: format lint docs deny unit mesh
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # Where machines differ in what they let a node of Kubernetes do, its tests may be run without a vote.
+    if [ "${WEFT_CLUSTER_TESTS:-}" != report ]; then
+        exec "{{just_executable()}}" cluster-test
+    fi
+    timeout --kill-after 1m 40m "{{just_executable()}}" cluster-test ||
+        echo "FAILED, and only reported (WEFT_CLUSTER_TESTS=report): the tests in a real Kubernetes"
 
 # The quick part of `test`: nothing is run.
 check: format lint docs
