@@ -17,7 +17,7 @@ thread_local! {
             "--control-plane-root=r", "--token-file=t",
         ])
         .command;
-        Decoder::new(&Settings::try_from(*args).expect("settings are valid")).expect("a decoder")
+        Decoder::new(&Settings::new(*args, None).expect("settings are valid")).expect("a decoder")
     };
 }
 

@@ -91,7 +91,8 @@ pub struct Watch {
     line: Vec<u8>,
     /// Bytes of the line beyond what is kept.
     overflow: bool,
-    /// The last byte was a carriage return.
+    /// The line's last byte so far, kept or not, is a carriage return.
+    after_cr: bool,
     length: Option<u64>,
     chunked: bool,
     bare: bool,
@@ -105,6 +106,7 @@ impl Watch {
             state: State::RequestLine,
             line: Vec::new(),
             overflow: false,
+            after_cr: false,
             length: None,
             chunked: false,
             bare: false,
@@ -152,12 +154,11 @@ impl Watch {
             self.overflow = true;
         }
         self.line.extend_from_slice(&part[..part.len().min(room)]);
+        if let Some(last) = part.last() {
+            self.after_cr = *last == b'\r';
+        }
         let Some(end) = end else { return &[] };
-        let ended_by_cr = if part.is_empty() {
-            self.line.last() == Some(&b'\r')
-        } else {
-            part.last() == Some(&b'\r')
-        };
+        let ended_by_cr = std::mem::take(&mut self.after_cr);
         if self.line.last() == Some(&b'\r') && !self.overflow {
             self.line.pop();
         }
@@ -245,6 +246,14 @@ mod tests {
             watch.feed(part);
         }
         (watched.heads(), watched.is_ambiguous(watched.heads()), watched.in_head_for().is_some())
+    }
+
+    #[test]
+    fn a_long_line_may_be_cut_before_its_end() {
+        let head = format!("GET / HTTP/1.1\r\nCookie: {}\r\n\r\n", "a".repeat(2 * LINE));
+        for step in 1..head.len() {
+            assert_eq!(watch(head.as_bytes(), step), (1, false, false), "in pieces of {step}");
+        }
     }
 
     #[test]
