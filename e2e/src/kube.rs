@@ -14,7 +14,7 @@ mod pod;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ::kube::{
@@ -24,6 +24,8 @@ use ::kube::{
     discovery::Scope,
 };
 use anyhow::{Context, bail};
+
+use crate::wait;
 
 pub use forward::Forward;
 pub use namespace::{Injection, Namespace};
@@ -55,22 +57,9 @@ pub async fn until<T>(
 pub async fn until_for<T>(
     patience: Duration,
     what: &str,
-    mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
+    ask: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        // A question that never ends is one that failed.
-        let left = deadline.saturating_duration_since(Instant::now()).max(AGAIN);
-        let error = match tokio::time::timeout(left, ask()).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => error,
-            Err(_) => anyhow::anyhow!("no answer"),
-        };
-        if Instant::now() >= deadline {
-            return Err(error).with_context(|| format!("{what}: not within {patience:?}"));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    wait::until_ok_every(AGAIN, patience, what, ask).await
 }
 
 type Kinds = HashMap<(String, String), (ApiResource, Scope)>;

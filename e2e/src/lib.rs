@@ -7,6 +7,7 @@ pub mod authority;
 pub mod bench;
 pub mod block;
 pub mod bounds;
+pub mod checks;
 pub mod cluster;
 pub mod demo;
 pub mod envoy;

@@ -31,17 +31,34 @@ pub async fn until_ok<T>(
 pub async fn until_ok_for<T>(
     patience: Duration,
     what: &str,
+    ask: impl AsyncFnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    until_ok_every(AGAIN, patience, what, ask).await
+}
+
+/// As [`until_ok`], with another deadline, and another time between two questions.
+///
+/// # Errors
+/// When the deadline passes.
+pub async fn until_ok_every<T>(
+    again: Duration,
+    patience: Duration,
+    what: &str,
     mut ask: impl AsyncFnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     let deadline = Instant::now() + patience;
     loop {
-        match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) if Instant::now() >= deadline => {
-                return Err(error).with_context(|| format!("{what}: not within {patience:?}"));
-            }
-            Err(_) => tokio::time::sleep(AGAIN).await,
+        // A question that never ends is one that failed.
+        let left = deadline.saturating_duration_since(Instant::now()).max(again);
+        let error = match tokio::time::timeout(left, ask()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => error,
+            Err(_) => anyhow::anyhow!("no answer"),
+        };
+        if Instant::now() >= deadline {
+            return Err(error).with_context(|| format!("{what}: not within {patience:?}"));
         }
+        tokio::time::sleep(again).await;
     }
 }
 

@@ -13,15 +13,12 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_tungstenite::{client_async, tungstenite::Message};
-use tonic::Code;
 use weft_e2e::{
+    checks,
     client::request,
     kube::{Cluster, Injection, Namespace, Pod, until},
 };
-use weft_samples::{
-    client::{Dialer, grpc_channel},
-    payment::{ChargeRequest, WatchRequest, payments_client::PaymentsClient},
-};
+use weft_samples::client::{Dialer, grpc_channel};
 
 const SERVICE: &str = "payment-service";
 
@@ -58,26 +55,7 @@ async fn grpc_and_websockets_pass() {
     let tunnel = pair.load.forward(9010).await.unwrap().to_string();
     let uri: Uri = format!("http://{SERVICE}:9090").parse().unwrap();
     let channel = grpc_channel(&Dialer::through(&tunnel), &uri);
-    let mut client = PaymentsClient::new(channel);
-    let charge = |fail_code| ChargeRequest { order: "7".into(), fail_code, ..Default::default() };
-    let reply = until("the call should succeed", async || {
-        Ok(client.clone().charge(charge(0)).await?.into_inner())
-    });
-    let reply = reply.await.unwrap();
-    assert_eq!(reply.role, SERVICE);
-    let identity = &reply.metadata["x-forwarded-client-cert"];
-    assert!(identity.contains(&pair.identity), "{identity}");
-    for code in [Code::NotFound, Code::PermissionDenied, Code::Internal] {
-        let status = client.charge(charge(code as i32)).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (code, "the request asked for it"));
-    }
-    let watch = WatchRequest { order: "7".into(), count: 50, interval_ms: 5 };
-    let mut stream = client.watch(watch).await.unwrap().into_inner();
-    let mut seen = Vec::new();
-    while let Some(reply) = stream.message().await.unwrap() {
-        seen.push(reply.index);
-    }
-    assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    checks::grpc(channel, SERVICE, &pair.identity).await.unwrap();
 
     let stream = pair.load.connect(&format!("{SERVICE}:80")).await.unwrap();
     let (mut socket, response) = client_async(format!("ws://{SERVICE}/ws"), stream).await.unwrap();

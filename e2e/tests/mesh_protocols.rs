@@ -13,17 +13,15 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_tungstenite::{client_async, tungstenite::Message};
-use tonic::{Code, transport::Channel};
+use tonic::transport::Channel;
 use weft_e2e::{
+    checks,
     client::request,
     mesh::{Mesh, Options},
     programs::sample,
     wait,
 };
-use weft_samples::{
-    client::{Dialer, grpc_channel},
-    payment::{ChargeRequest, WatchRequest, payments_client::PaymentsClient},
-};
+use weft_samples::client::{Dialer, grpc_channel};
 
 const SERVICE: &str = "payment-service";
 
@@ -55,28 +53,8 @@ async fn tunnel(mesh: &Mesh, target: &str) -> anyhow::Result<BufReader<TcpStream
 }
 
 async fn grpc_works(channel: Channel) {
-    let mut client = PaymentsClient::new(channel);
-    let charge = |fail_code| ChargeRequest { order: "7".into(), fail_code, ..Default::default() };
-    let reply = wait::until_ok("the call should succeed", async || {
-        Ok(client.clone().charge(charge(0)).await?.into_inner())
-    });
-    let reply = reply.await.unwrap();
-    assert_eq!(reply.role, SERVICE);
-    let identity = &reply.metadata["x-forwarded-client-cert"];
-    assert!(identity.contains("URI=spiffe://cluster.local/ns/default/sa/storefront"), "{identity}");
-
-    for code in [Code::NotFound, Code::PermissionDenied, Code::Internal] {
-        let status = client.charge(charge(code as i32)).await.unwrap_err();
-        assert_eq!((status.code(), status.message()), (code, "the request asked for it"));
-    }
-
-    let watch = WatchRequest { order: "7".into(), count: 50, interval_ms: 5 };
-    let mut stream = client.watch(watch).await.unwrap().into_inner();
-    let mut seen = Vec::new();
-    while let Some(reply) = stream.message().await.unwrap() {
-        seen.push(reply.index);
-    }
-    assert_eq!(seen, (0..50).collect::<Vec<_>>());
+    let identity = "URI=spiffe://cluster.local/ns/default/sa/storefront";
+    checks::grpc(channel, SERVICE, identity).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
