@@ -30,7 +30,9 @@ use route::{RouteConfig, VirtualHost};
 pub struct ProxyConfig {
     /// Counts up with every swap.
     pub generation: u64,
-    /// Listeners by name: `virtualInbound`, `http_proxy`, outbound ones. `None`: known to be absent.
+    /// Everything that the proxy asks for from its start on has been told and is in effect.
+    pub initialized: bool,
+    /// Listeners by name: `virtualInbound`, `http_proxy`, outbound ones, a gateway's. `None`: known to be absent.
     pub listeners: HashMap<Arc<str>, Option<OnDemand<Listener>>>,
     /// Route configurations by name.
     pub routes: HashMap<Arc<str>, Arc<RouteConfig>>,

@@ -219,7 +219,7 @@ fn start_tasks(
     let limits = OnDemandLimits { names: settings.on_demand_limit, idle: settings.on_demand_idle };
     let store = Rc::new(RefCell::new(Store::new(
         decoder,
-        &settings.needed_listeners(),
+        settings.listeners(),
         &shared.named_services,
         limits,
     )));

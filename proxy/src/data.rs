@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use crate::{
     http::access_log::writer,
+    settings::Subscribed,
     shared::{Lifecycle, Shared},
 };
 
@@ -72,9 +73,15 @@ async fn serve(index: usize, shared: Arc<Shared>) {
     while *lifecycle.borrow_and_update() < Lifecycle::Draining {
         changes.mark_unchanged();
         let config = thread.config();
-        let complete = binds.apply(&bind::wanted(&config, &shared.named_services));
+        let failures = binds.apply(bind::wanted(&config, &shared.named_services));
+        let complete = failures.is_empty();
+        // One Gateway that cannot be served must not keep the others from being ready.
+        let serves = complete || (shared.settings.listeners() == Subscribed::All && binds.any());
+        if let Some(told) = shared.bind_failures.get(index) {
+            told.store(Arc::new(failures));
+        }
         thread.upstreams.reconcile(&config);
-        if complete && let Some(applied) = shared.applied.get(index) {
+        if serves && let Some(applied) = shared.applied.get(index) {
             applied.store(config.generation, Ordering::Release);
         }
         let again =

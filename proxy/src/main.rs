@@ -7,28 +7,36 @@ use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weft_proxy::{
     capture, control, data, hooks, logging,
-    settings::{Cli, Command, Pod, Settings, SidecarArgs},
+    settings::{Cli, Command, Pod, ProxyArgs, Settings},
     shared::Shared,
 };
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Sidecar(args) => sidecar(*args),
+        Command::Sidecar(args) => {
+            let pod = pod(&args.proxy)?;
+            run(Settings::new(*args, pod)?)
+        }
+        Command::Router(args) => {
+            let pod = pod(&args.proxy)?;
+            run(Settings::router(*args, pod)?)
+        }
         Command::Drain(args) => Ok(hooks::drain(args)?),
         Command::Wait(args) => Ok(hooks::wait(args)?),
         Command::Init(args) => Ok(capture::init::run(&args, &mut std::io::stdout().lock())?),
     }
 }
 
-fn sidecar(args: SidecarArgs) -> anyhow::Result<()> {
-    // Who names the pod by flags means those, whatever the environment says.
-    let pod = match args.pod_name {
-        Some(_) => None,
-        None => {
-            Pod::read(|name| std::env::var(name).ok(), |path| std::fs::read_to_string(path).ok())?
-        }
-    };
-    let settings = Settings::new(args, pod)?;
+/// The pod around the process. Who names it by flags means those, whatever the environment says.
+fn pod(args: &ProxyArgs) -> anyhow::Result<Option<Pod>> {
+    if args.pod_name.is_some() {
+        return Ok(None);
+    }
+    let environment = |name: &str| std::env::var(name).ok();
+    Ok(Pod::read(environment, |path| std::fs::read_to_string(path).ok())?)
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
     let log = logging::init(&settings.log_level, settings.log_format)?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()

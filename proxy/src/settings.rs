@@ -17,7 +17,10 @@ mod listen;
 mod outbound;
 mod pod;
 
-pub use cli::{AccessLogFormat, Cli, Command, DrainArgs, LogFormat, SidecarArgs, WaitArgs};
+pub use cli::{
+    AccessLogFormat, Cli, Command, DrainArgs, LogFormat, ProxyArgs, RouterArgs, SidecarArgs,
+    WaitArgs,
+};
 pub use duration::{DurationError, parse_duration};
 pub use pod::Pod;
 
@@ -51,12 +54,27 @@ pub enum SettingsError {
     },
 }
 
+/// A proxy that fetches nothing on demand still looks at the time so often.
+const ON_DEMAND_IDLE: Duration = Duration::from_secs(600);
+/// See [`ON_DEMAND_IDLE`].
+const ON_DEMAND_WAIT: Duration = Duration::from_secs(5);
 /// How long a drain may take when nothing says so.
 const DRAIN_DURATION: Duration = Duration::from_secs(45);
+
+/// The listeners that a proxy asks the control plane for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscribed {
+    /// These, which it cannot do without; others on demand.
+    Named(&'static [&'static str]),
+    /// Every one that there is for it.
+    All,
+}
 
 /// What the process was told.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What the proxy is for.
+    pub kind: ProxyKind,
     /// The pod's name.
     pub pod_name: String,
     /// The pod's namespace.
@@ -172,7 +190,7 @@ impl Settings {
     /// The node as the control plane is told of it.
     pub fn node_info(&self) -> NodeInfo {
         NodeInfo {
-            kind: ProxyKind::Sidecar,
+            kind: self.kind,
             pod_address: self.pod_address,
             pod_name: self.pod_name.clone(),
             namespace: self.namespace.clone(),
@@ -182,7 +200,8 @@ impl Settings {
             cluster_id: self.cluster_id.clone(),
             interception: self.interception,
             app_address: (self.app_address != self.pod_address).then_some(self.app_address),
-            on_demand: true,
+            // A gateway's routes come whole.
+            on_demand: self.kind == ProxyKind::Sidecar,
             domain: self.domain.clone(),
         }
     }
@@ -192,11 +211,16 @@ impl Settings {
         self.interception == Interception::Redirect
     }
 
-    /// The listeners that the proxy cannot do without.
-    pub fn needed_listeners(&self) -> [&'static str; 2] {
-        match self.interception {
-            Interception::Redirect => [VIRTUAL_INBOUND, VIRTUAL_OUTBOUND],
-            Interception::None => [VIRTUAL_INBOUND, HTTP_PROXY],
+    /// The listeners that the proxy asks for.
+    pub fn listeners(&self) -> Subscribed {
+        match (self.kind, self.interception) {
+            (ProxyKind::Router, _) => Subscribed::All,
+            (ProxyKind::Sidecar, Interception::Redirect) => {
+                Subscribed::Named(&[VIRTUAL_INBOUND, VIRTUAL_OUTBOUND])
+            }
+            (ProxyKind::Sidecar, Interception::None) => {
+                Subscribed::Named(&[VIRTUAL_INBOUND, HTTP_PROXY])
+            }
         }
     }
 
@@ -212,12 +236,46 @@ fn given<T>(flag: Option<T>, pod: Option<T>, name: &'static str) -> Result<T, Se
 }
 
 impl Settings {
-    /// The settings of a process with these arguments, in these surroundings. Flags count more than the pod.
+    /// The settings of a sidecar with these arguments, in these surroundings. Flags count more than the pod.
     ///
     /// # Errors
     /// See [`SettingsError`].
     pub fn new(args: SidecarArgs, pod: Option<Pod>) -> Result<Self, SettingsError> {
         let named_services = outbound::assign(args.outbound_range, &args.outbound)?;
+        let of_pod = pod.as_ref().map(|pod| (pod.interception, pod.address));
+        let common = Self::of_proxy(ProxyKind::Sidecar, args.proxy, pod)?;
+        Ok(Self {
+            interception: of_pod.map_or(Interception::None, |(interception, _)| interception),
+            app_address: given(
+                args.app_address,
+                of_pod.map(|_| common.pod_address),
+                "--app-address",
+            )?,
+            named_services: named_services.into(),
+            hosts_file: args.hosts_file,
+            on_demand_idle: args.on_demand_idle,
+            on_demand_limit: args.on_demand_limit,
+            on_demand_wait: args.on_demand_wait,
+            ports: Ports {
+                outbound: args.outbound_port,
+                inbound: args.inbound_port,
+                http_proxy: args.http_proxy_port,
+                ..common.ports
+            },
+            ..common
+        })
+    }
+
+    /// The settings of a gateway with these arguments, in these surroundings. Flags count more than the pod.
+    ///
+    /// # Errors
+    /// See [`SettingsError`].
+    pub fn router(args: RouterArgs, pod: Option<Pod>) -> Result<Self, SettingsError> {
+        Self::of_proxy(ProxyKind::Router, args.proxy, pod)
+    }
+
+    /// What every proxy has: nothing is captured, there is no application, nothing is fetched on demand.
+    fn of_proxy(kind: ProxyKind, args: ProxyArgs, pod: Option<Pod>) -> Result<Self, SettingsError> {
         let pod = pod.map(Arc::new);
         let of_pod = |field: fn(&Pod) -> String| pod.as_deref().map(field);
         let pod_name = given(args.pod_name, of_pod(|pod| pod.name.clone()), "--pod-name")?;
@@ -236,6 +294,7 @@ impl Settings {
         labels.extend(args.labels);
         let threads = args.concurrency.map(|threads| usize::from(threads.get()));
         Ok(Self {
+            kind,
             workload_name: args
                 .workload_name
                 .or_else(|| pod.as_ref()?.workload_name.clone())
@@ -253,17 +312,13 @@ impl Settings {
                 .or_else(|| pod.as_ref()?.cluster_id.clone())
                 .unwrap_or_else(|| "Kubernetes".into()),
             domain: args.domain,
-            interception: pod.as_ref().map_or(Interception::None, |pod| pod.interception),
+            interception: Interception::None,
             pod_address,
-            app_address: given(
-                args.app_address,
-                pod.is_some().then_some(pod_address),
-                "--app-address",
-            )?,
+            app_address: pod_address,
             own_addresses,
             admin_addresses,
-            named_services: named_services.into(),
-            hosts_file: args.hosts_file,
+            named_services: Arc::default(),
+            hosts_file: None,
             control_plane: ControlPlaneSettings {
                 san: args.control_plane_san.unwrap_or_else(|| host.clone()),
                 host,
@@ -279,17 +334,15 @@ impl Settings {
                 .or_else(|| pod.as_ref()?.drain_duration)
                 .unwrap_or(DRAIN_DURATION),
             certificate_ttl: args.cert_ttl,
-            on_demand_idle: args.on_demand_idle,
-            on_demand_limit: args.on_demand_limit,
-            on_demand_wait: args.on_demand_wait,
+            on_demand_idle: ON_DEMAND_IDLE,
+            on_demand_limit: 1,
+            on_demand_wait: ON_DEMAND_WAIT,
             ports: Ports {
                 admin: args.admin_port,
-                outbound: args.outbound_port,
-                inbound: args.inbound_port,
-                http_proxy: args.http_proxy_port,
                 status: args.status_port,
                 health: args.health_port,
                 metrics: args.metrics_port,
+                ..Ports::default()
             },
             access_log: args
                 .access_log

@@ -64,6 +64,17 @@ pub struct NamedService {
     pub port: u16,
 }
 
+/// An address that a listener wants and that cannot be bound; it is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindFailure {
+    /// The listener.
+    pub listener: Arc<str>,
+    /// The address.
+    pub address: SocketAddr,
+    /// Why not.
+    pub reason: Box<str>,
+}
+
 /// Handles that every data thread holds.
 #[derive(Clone, Debug)]
 pub struct Shared {
@@ -89,6 +100,8 @@ pub struct Shared {
     pub stats: Arc<Registry>,
     /// Per data thread: the newest configuration generation whose listeners it has bound. Each thread writes its own.
     pub applied: Arc<[AtomicU64]>,
+    /// Per data thread: what it could not bind. Each thread writes its own.
+    pub bind_failures: Arc<[ArcSwap<Vec<BindFailure>>]>,
 }
 
 /// The other ends of [`Shared`]'s channels, and the right to write.
@@ -115,6 +128,7 @@ impl Shared {
             node: Arc::new(settings.node_info()),
             named_services: settings.named_services.clone(),
             applied: (0..settings.concurrency).map(|_| AtomicU64::new(0)).collect(),
+            bind_failures: (0..settings.concurrency).map(|_| ArcSwap::default()).collect(),
             settings: Arc::new(settings),
             config: Arc::new(ArcSwap::default()),
             config_changed: config_changed_receiver,

@@ -32,6 +32,7 @@ use super::{
     store::{Kind, Rejection, Store},
 };
 use crate::{
+    data::bind,
     identity::Identity,
     shared::{Demand, Shared, coarse_now},
 };
@@ -218,7 +219,12 @@ impl Ads {
 
     /// Takes a response in and puts into effect what is complete; gives the ACK or NACK.
     fn take(&mut self, response: &DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
-        let rejections = self.store.borrow_mut().apply(response, Instant::now());
+        let rejections = {
+            let mut store = self.store.borrow_mut();
+            let mut rejections = store.apply(response, Instant::now());
+            rejections.extend(store.unbindable(response, bind::check));
+            rejections
+        };
         tracing::debug!(
             type_url = response.type_url,
             resources = response.resources.len(),

@@ -1,16 +1,10 @@
 //! Readiness, and the way to a clean end: drain, then stop.
 
-use std::{
-    cell::Cell,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{cell::Cell, sync::atomic::Ordering};
 
 use tokio::sync::{Notify, watch};
 
-use crate::{
-    config::ProxyConfig,
-    shared::{Lifecycle, Shared},
-};
+use crate::shared::{Lifecycle, Shared};
 
 /// Whether the proxy is ready, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +85,7 @@ impl LifecycleControl {
             Some(generation) => generation,
             None => {
                 let config = self.shared.config.load();
-                if !is_complete(&config, &self.shared.settings.needed_listeners()) {
+                if !config.initialized {
                     return Readiness::Initializing("listeners have not arrived yet");
                 }
                 self.complete.set(Some(config.generation));
@@ -103,8 +97,4 @@ impl LifecycleControl {
         }
         if self.failed.get() { Readiness::Failed } else { Readiness::Ready }
     }
-}
-
-fn is_complete(config: &Arc<ProxyConfig>, needed: &[&str]) -> bool {
-    needed.iter().all(|name| config.listeners.get(*name).is_some_and(Option::is_some))
 }

@@ -6,7 +6,8 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,6 +29,7 @@ use crate::{
         route::{RouteConfig, VirtualHost},
     },
     net::cluster::StateStore,
+    settings::Subscribed,
     shared::{DemandKey, NamedService},
 };
 
@@ -44,6 +46,9 @@ use slot::{Slot, Slots};
 
 /// The longest name that is asked for on demand: a host name with a port, and what stands before it.
 const LONGEST_NAME: usize = 512;
+
+/// Stands for every resource of a type that there is for the proxy.
+const WILDCARD: &str = "*";
 
 /// Removed clusters and endpoints that something still uses stay for so long: the update that drops the use is
 /// usually the next message.
@@ -106,18 +111,27 @@ pub struct Store {
     addresses: HashMap<Box<str>, build::Addresses>,
     names: OnDemandNames,
     published: Arc<ProxyConfig>,
+    /// Every listener is wanted, not only those that are named.
+    every_listener: bool,
+    /// The control plane has said which listeners there are.
+    listed: bool,
+    initialized: bool,
     /// Something has happened since the last publication.
     dirty: bool,
 }
 
 impl Store {
-    /// An empty store that wants the listeners which every proxy has, and those of the named services.
+    /// An empty store that wants the listeners which the proxy asks for, and those of the named services.
     pub fn new(
         decoder: Decoder,
-        needed: &[&str],
+        subscribed: Subscribed,
         named: &[NamedService],
         limits: OnDemandLimits,
     ) -> Self {
+        let needed = match subscribed {
+            Subscribed::Named(names) => names,
+            Subscribed::All => &[],
+        };
         let names = OnDemandNames::new(needed, named, limits);
         let mut store = Self {
             decoder,
@@ -131,6 +145,9 @@ impl Store {
             addresses: HashMap::new(),
             names,
             published: Arc::default(),
+            every_listener: subscribed == Subscribed::All,
+            listed: false,
+            initialized: false,
             dirty: true,
         };
         for name in store.names.fixed() {
@@ -145,6 +162,9 @@ impl Store {
             return Vec::new();
         };
         self.dirty = true;
+        if kind == Kind::Listener && self.every_listener {
+            self.list(response);
+        }
         let mut rejections = Vec::new();
         for resource in &response.resources {
             if let Err(invalid) = self.apply_resource(kind, resource) {
@@ -165,6 +185,18 @@ impl Store {
             }
         }
         rejections
+    }
+
+    /// Wants the listeners that there are, and those not any more that are gone.
+    fn list(&mut self, response: &DeltaDiscoveryResponse) {
+        self.listed = true;
+        for resource in &response.resources {
+            let name = self.decoder.intern(&resource.name);
+            self.listeners.want(&name);
+        }
+        for name in &response.removed_resources {
+            self.listeners.forget(name);
+        }
     }
 
     fn apply_resource(&mut self, kind: Kind, resource: &PbResource) -> Result<(), Invalid> {
@@ -223,6 +255,42 @@ impl Store {
         }
     }
 
+    /// The listeners of a response whose addresses cannot be had, by what `check` says or because a listener before them
+    /// wants the same. They stay, and their addresses are tried again; the control plane learns of it.
+    pub fn unbindable(
+        &self,
+        response: &DeltaDiscoveryResponse,
+        check: impl Fn(SocketAddr) -> io::Result<()>,
+    ) -> Vec<Rejection> {
+        if !self.every_listener || Kind::of(&response.type_url) != Some(Kind::Listener) {
+            return Vec::new();
+        }
+        let binds = |slot: &Slot<Listener>| slot.latest().map(|latest| latest.value.binds.clone());
+        let failure = |name: &str| {
+            let own = binds(self.listeners.get(name)?)?;
+            own.into_iter().find_map(|address| {
+                let earlier = self.listeners.iter().find(|(other, slot)| {
+                    &***other < name && binds(slot).is_some_and(|all| all.contains(&address))
+                });
+                match earlier {
+                    Some((other, _)) => {
+                        Some(Invalid::bind(address, format!("listener {other} has it")))
+                    }
+                    None => check(address).err().map(|error| Invalid::bind(address, error)),
+                }
+            })
+        };
+        response
+            .resources
+            .iter()
+            .filter_map(|resource| {
+                let invalid = failure(&resource.name)?;
+                let (name, version) = (resource.name.clone(), resource.version.clone());
+                Some(Rejection { name, version, invalid })
+            })
+            .collect()
+    }
+
     fn wants(&self, kind: Kind, name: &str) -> bool {
         match kind {
             Kind::Cluster => self.clusters.contains(name),
@@ -238,6 +306,7 @@ impl Store {
         match kind {
             Kind::Cluster => self.clusters.names(),
             Kind::Endpoints => self.endpoints.names(),
+            Kind::Listener if self.every_listener => [(Arc::from(WILDCARD), 0)].into(),
             Kind::Listener => self.listeners.names(),
             Kind::Route => self.routes.names(),
             Kind::VirtualHost => self.virtual_hosts.names(),

@@ -2,38 +2,69 @@
 //!
 //! Each socket has an accept loop of its own on the thread. An address that cannot be bound is tried again.
 
-use std::{collections::HashMap, io, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND};
 
 use super::{connection, destination::Destination, thread::Thread};
-use crate::{config::ProxyConfig, shared::NamedService};
+use crate::{
+    config::ProxyConfig,
+    shared::{BindFailure, NamedService},
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 /// How long accepting pauses when there are no file descriptors left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
 
-/// The addresses that a configuration wants bound, and where connections to them want to go.
-pub fn wanted(config: &ProxyConfig, named: &[NamedService]) -> HashMap<SocketAddr, Destination> {
-    let mut wanted: HashMap<_, _> = named
+/// What a configuration wants bound.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// The addresses, and where connections to them want to go.
+    pub addresses: HashMap<SocketAddr, Destination>,
+    /// Addresses that two listeners want: the first by name has them.
+    pub conflicts: Vec<BindFailure>,
+}
+
+/// The addresses that a configuration wants bound.
+pub fn wanted(config: &ProxyConfig, named: &[NamedService]) -> Wanted {
+    let mut wanted = Wanted::default();
+    for service in named {
+        let destination = Destination::Outbound { host: service.host.clone(), port: service.port };
+        wanted.addresses.insert(service.bind, destination);
+    }
+    let mut bound: Vec<_> = config
+        .listeners
         .iter()
-        .map(|service| {
-            let destination =
-                Destination::Outbound { host: service.host.clone(), port: service.port };
-            (service.bind, destination)
-        })
+        .filter_map(|(name, listener)| Some((name, &listener.as_ref()?.value.binds)))
+        .filter(|(_, binds)| !binds.is_empty())
         .collect();
-    for (name, destination) in [
-        (HTTP_PROXY, Destination::HttpProxy),
-        (VIRTUAL_INBOUND, Destination::Inbound),
-        (VIRTUAL_OUTBOUND, Destination::Captured),
-    ] {
-        if let Some(Some(listener)) = config.listeners.get(name) {
-            for address in &listener.value.binds {
-                wanted.insert(*address, destination.clone());
+    bound.sort_unstable_by_key(|(name, _)| *name);
+    for (name, binds) in bound {
+        let destination = match &**name {
+            HTTP_PROXY => Destination::HttpProxy,
+            VIRTUAL_INBOUND => Destination::Inbound,
+            VIRTUAL_OUTBOUND => Destination::Captured,
+            _ => Destination::Listener(name.clone()),
+        };
+        for address in binds {
+            match wanted.addresses.entry(*address) {
+                Entry::Vacant(free) => {
+                    free.insert(destination.clone());
+                }
+                Entry::Occupied(taken) => wanted.conflicts.push(BindFailure {
+                    listener: name.clone(),
+                    address: *address,
+                    reason: format!("listener {} has it", taken.get().listener_name()).into(),
+                }),
             }
         }
     }
@@ -54,16 +85,35 @@ struct Bound {
 pub struct Binds {
     thread: Rc<Thread>,
     bound: HashMap<SocketAddr, Bound>,
+    /// What could not be bound the last time.
+    failures: Vec<BindFailure>,
 }
 
 impl Binds {
     /// No sockets yet.
     pub fn new(thread: Rc<Thread>) -> Self {
-        Self { thread, bound: HashMap::new() }
+        Self { thread, bound: HashMap::new(), failures: Vec::new() }
     }
 
-    /// Opens what is wanted and not open, closes what is open and not wanted. True when everything is as wanted.
-    pub fn apply(&mut self, wanted: &HashMap<SocketAddr, Destination>) -> bool {
+    /// Opens what is wanted and not open, closes what is open and not wanted. Gives what could not be opened.
+    pub fn apply(&mut self, wanted: Wanted) -> Vec<BindFailure> {
+        let Wanted { addresses: wanted, conflicts: mut failures } = wanted;
+        let mut opened = Vec::new();
+        for (address, destination) in &wanted {
+            let bound = self.bound.get(address);
+            if bound.is_some_and(|bound| bound.destination == *destination) {
+                continue;
+            }
+            match listen(*address) {
+                Ok(listener) => opened.push((*address, listener, destination.clone())),
+                Err(error) => failures.push(BindFailure {
+                    listener: destination.listener_name(),
+                    address: *address,
+                    reason: error.to_string().into(),
+                }),
+            }
+        }
+        // Where a listener follows another on an address, both are there for a moment, so that nobody is refused.
         let gone: Vec<_> = self
             .bound
             .iter()
@@ -78,20 +128,30 @@ impl Binds {
                 let _ = bound.stop.send(true);
             }
         }
-        let mut complete = true;
-        for (address, destination) in wanted {
-            if self.bound.contains_key(address) {
-                continue;
-            }
-            match listen(*address) {
-                Ok(listener) => self.start(*address, listener, destination.clone()),
-                Err(error) => {
-                    tracing::warn!(%address, %error, "cannot listen");
-                    complete = false;
+        for (address, listener, destination) in opened {
+            self.start(address, listener, destination);
+        }
+        failures.sort_unstable_by(|a, b| (&a.listener, a.address).cmp(&(&b.listener, b.address)));
+        self.tell(&failures);
+        failures
+    }
+
+    /// Logs failures that are new; they are tried again every second.
+    fn tell(&mut self, failures: &[BindFailure]) {
+        if self.thread.index == 0 {
+            for BindFailure { listener, address, reason } in failures {
+                if !self.failures.iter().any(|old| old.address == *address && old.reason == *reason)
+                {
+                    tracing::warn!(%listener, %address, %reason, "cannot listen");
                 }
             }
         }
-        complete
+        self.failures = failures.to_vec();
+    }
+
+    /// Whether anything is listened on.
+    pub fn any(&self) -> bool {
+        !self.bound.is_empty()
     }
 
     fn start(&mut self, address: SocketAddr, listener: TcpListener, destination: Destination) {
@@ -133,6 +193,20 @@ impl Binds {
 
 /// A listening socket as every data thread has one.
 pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bind(address)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Whether an address can be bound, beside what this process has bound there.
+///
+/// # Errors
+/// What the system says when it cannot.
+pub fn check(address: SocketAddr) -> io::Result<()> {
+    bind(address).map(drop)
+}
+
+fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket =
         Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -142,8 +216,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket)
 }
 
 /// Accepts until told to stop, and then what is waiting already.

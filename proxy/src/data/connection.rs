@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::sleep};
 
 use super::{
     chain::{self, Input, Questions},
@@ -92,6 +92,12 @@ impl Connection {
     /// Whether client and proxy have shown each other certificates.
     pub fn is_mutual_tls(&self) -> bool {
         self.tls.as_ref().is_some_and(|info| info.verified)
+    }
+
+    /// Whether the listener that the connection came in by is gone: what is under way may finish.
+    pub fn is_retired(&self) -> bool {
+        matches!(self.destination, Destination::Listener(_))
+            && !matches!(self.thread.config().listeners.get(&self.listener), Some(Some(_)))
     }
 
     /// The connection manager for the next request, and the configuration that it is from. `None`: the connection would not be let in any more.
@@ -325,6 +331,13 @@ async fn tcp(connection: &Rc<Connection>, stream: Stream, proxy: &Arc<TcpProxy>)
         while changes.changed().await.is_ok() {
             if connection.chain(&connection.thread.config()).is_none() {
                 return;
+            }
+            if connection.is_retired() {
+                // As long as a process that ends would wait for it.
+                sleep(connection.thread.shared.settings.drain_duration).await;
+                if connection.is_retired() {
+                    return;
+                }
             }
         }
         std::future::pending::<()>().await;

@@ -35,6 +35,8 @@ pub enum Destination {
     },
     /// To the explicit proxy: each request names its own.
     HttpProxy,
+    /// To a listener that is bound by its name: a gateway's.
+    Listener(Arc<str>),
     /// Somewhere outside: the kernel knows where, and [`Self::learn`] asks it.
     Captured,
 }
@@ -46,6 +48,7 @@ impl Destination {
             Self::Inbound => VIRTUAL_INBOUND.into(),
             Self::HttpProxy => HTTP_PROXY.into(),
             Self::Captured => VIRTUAL_OUTBOUND.into(),
+            Self::Listener(name) => name.clone(),
             Self::Outbound { host, port } => {
                 let host = host.to_ascii_lowercase();
                 OutboundListenerName { host, port: *port }.to_string().into()
@@ -59,7 +62,7 @@ impl Destination {
     /// (and address, where it is one) for what goes out.
     pub fn matched(&self, local: SocketAddr) -> SocketAddr {
         match self {
-            Self::Inbound | Self::HttpProxy | Self::Captured => local,
+            Self::Inbound | Self::HttpProxy | Self::Captured | Self::Listener(_) => local,
             Self::Outbound { host, port } => {
                 SocketAddr::new(host.parse().unwrap_or(local.ip()), *port)
             }
@@ -70,7 +73,7 @@ impl Destination {
     pub fn original(&self, local: SocketAddr, application: IpAddr) -> Option<SocketAddr> {
         match self {
             Self::Inbound => Some(SocketAddr::new(application, local.port())),
-            Self::HttpProxy => None,
+            Self::HttpProxy | Self::Listener(_) => None,
             Self::Captured => Some(local),
             Self::Outbound { host, port } => {
                 host.parse().ok().map(|address| SocketAddr::new(address, *port))
@@ -105,7 +108,7 @@ impl Destination {
         let redirected = match self {
             Self::Captured => true,
             Self::Inbound => settings.is_captured(),
-            Self::Outbound { .. } | Self::HttpProxy => false,
+            Self::Outbound { .. } | Self::HttpProxy | Self::Listener(_) => false,
         };
         if !redirected {
             return Ok((self, local));
@@ -167,7 +170,10 @@ pub async fn listener(
     let wanted = match destination {
         Destination::Outbound { .. } => Some(DemandKey::Listener(name.clone())),
         // These are always subscribed to.
-        Destination::Inbound | Destination::HttpProxy | Destination::Captured => None,
+        Destination::Inbound
+        | Destination::HttpProxy
+        | Destination::Captured
+        | Destination::Listener(_) => None,
     };
     let look = |config: &ProxyConfig| held(config.listeners.get(&name));
     match find(thread, thread.config(), || wanted, look).await {
@@ -236,6 +242,7 @@ mod tests {
             (Destination::Inbound, "virtualInbound", "127.20.1.1:8080", Some("127.20.1.2:8080")),
             (Destination::HttpProxy, "http_proxy", "127.20.1.1:8080", None),
             (outbound("Order.Default"), "order.default_80", "127.20.1.1:80", None),
+            (Destination::Listener("edge_80".into()), "edge_80", "127.20.1.1:8080", None),
             (outbound("10.0.0.1"), "10.0.0.1_80", "10.0.0.1:80", Some("10.0.0.1:80")),
         ] {
             assert_eq!(&*destination.listener_name(), name);

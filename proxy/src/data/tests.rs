@@ -122,3 +122,68 @@ fn an_address_that_is_taken_is_tried_again_and_stopping_ends_at_once() {
         open.closed().await;
     });
 }
+
+/// A listener of a gateway that answers with this text.
+fn edge(name: &str, binds: &[SocketAddr], answer: &str) -> crate::config::listener::Listener {
+    let action =
+        RouteAction::Direct { status: ::http::StatusCode::OK, body: answer.to_owned().into() };
+    let mut manager = manager(routes(host(vec![route("/", action)])));
+    // Connections look around four times in that time.
+    manager.request_headers_timeout = Some(Duration::from_secs(8));
+    let terminal = Terminal::Http(Arc::new(manager));
+    let mut listener = listener(name, vec![chain(terminal)]);
+    listener.binds = binds.to_vec();
+    listener
+}
+
+#[test]
+fn listeners_of_a_gateway_change_in_place_and_drain_when_they_are_gone() {
+    super::testing::run(async {
+        let (first, second) = (free_port(), free_port());
+        let process = Process::start(2, Vec::new());
+        let config =
+            |generation, listeners| ProxyConfig { generation, ..config_of(listeners, Vec::new()) };
+        let one = || edge("one", &[first], "one");
+        process.apply(config(1, vec![one(), edge("two", &[second], "two")])).await;
+        let (mut kept, mut leaving) = (Client::new(first).await, Client::new(second).await);
+        assert_eq!(kept.get("/", &[]).await.body, "one");
+        assert_eq!(leaving.get("/", &[]).await.body, "two");
+        process.apply(config(2, vec![edge("one", &[first], "changed")])).await;
+        assert!(refuses(second).await);
+        leaving.closed().await;
+        assert_eq!(kept.get("/", &[]).await.body, "changed");
+        // Another listener takes the address over.
+        process.apply(config(3, vec![edge("other", &[first], "other")])).await;
+        for _ in 0..20 {
+            assert_eq!(Client::new(first).await.get("/", &[]).await.body, "other");
+        }
+        kept.closed().await;
+        process.finish(Lifecycle::Stopping);
+    });
+}
+
+#[test]
+fn what_cannot_be_bound_is_told_and_the_rest_is_served() {
+    super::testing::run(async {
+        let taken = StdListener::bind("127.0.0.1:0").unwrap();
+        let (busy, free) = (taken.local_addr().unwrap(), free_port());
+        let process = Process::start(1, Vec::new());
+        let listeners =
+            vec![edge("a", &[free], "a"), edge("b", &[busy], "b"), edge("c", &[free], "c")];
+        process.shared.config.store(Arc::new(config_of(listeners, Vec::new())));
+        process.control.config_changed.send(1).unwrap();
+        let failures = || process.shared.bind_failures[0].load_full();
+        super::testing::until(|| !failures().is_empty()).await;
+        let told: Vec<_> = failures()
+            .iter()
+            .map(|failure| (failure.listener.to_string(), failure.address))
+            .collect();
+        assert_eq!(told, [("b".to_owned(), busy), ("c".to_owned(), free)]);
+        assert_eq!(&*failures()[1].reason, "listener a has it");
+        assert_eq!(Client::new(free).await.get("/", &[]).await.body, "a");
+        drop(taken);
+        super::testing::until(|| failures().len() == 1).await;
+        assert_eq!(Client::new(busy).await.get("/", &[]).await.body, "b");
+        process.finish(Lifecycle::Stopping);
+    });
+}

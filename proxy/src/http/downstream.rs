@@ -230,7 +230,7 @@ impl Driver {
         let is_idle = !busy && waited.is_none() && now - self.activity.changed.get() >= idle;
         let is_old =
             self.manager.max_connection_duration.is_some_and(|limit| now - self.born >= limit);
-        if self.draining.is_some() || is_idle || is_old {
+        if self.draining.is_some() || is_idle || is_old || self.connection.is_retired() {
             Verdict::Drain
         } else {
             Verdict::Continue

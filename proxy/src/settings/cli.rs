@@ -36,6 +36,15 @@ pub enum Command {
     /// --drain-duration.
     #[command(after_help = EXAMPLE)]
     Sidecar(Box<SidecarArgs>),
+    /// Run at an edge of the mesh: a gateway.
+    ///
+    /// Listens where the Gateways that select its labels say, and forwards by the VirtualServices that name them. In a pod
+    /// of Kubernetes (POD_NAME is set) no flags are needed; elsewhere it listens on the pod address. Certificates that a
+    /// Gateway names (credentialName) come from the control plane, files are watched for changes.
+    ///
+    /// Stops as a sidecar does.
+    #[command(after_help = ROUTER_EXAMPLE)]
+    Router(Box<RouterArgs>),
     /// Capture the connections of this network namespace: the step before a pod's containers start.
     ///
     /// Writes packet rules (nftables) in one transaction and reads them back; a second run replaces what the first wrote.
@@ -78,6 +87,14 @@ Example: order-service on 127.20.1.1, its application on 127.20.1.2, calling two
     --token-file order.token
   curl 127.20.1.1:15000/help";
 
+const ROUTER_EXAMPLE: &str = "\
+Example: the gateway of the Gateways with selector istio: ingressgateway, on 127.20.9.1:
+  weft token --state-dir state --namespace istio-system --service-account ingress -o ingress.token
+  weft-proxy router --pod-name ingress-0 --namespace istio-system --service-account ingress \\
+    --label istio=ingressgateway --pod-address 127.20.9.1 --control-plane 127.0.0.1:15012 \\
+    --control-plane-root state/root-cert.pem --token-file ingress.token
+  curl 127.20.9.1:15000/listeners";
+
 /// How the proxy logs about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -96,9 +113,9 @@ pub enum AccessLogFormat {
     Json,
 }
 
-/// Arguments of `weft-proxy sidecar`.
+/// Arguments of every proxy.
 #[derive(Debug, Args)]
-pub struct SidecarArgs {
+pub struct ProxyArgs {
     /// Name of the pod.
     #[arg(long, env = "WEFT_POD_NAME", value_name = "NAME", help_heading = "Workload")]
     pub pod_name: Option<String>,
@@ -129,27 +146,9 @@ pub struct SidecarArgs {
         help_heading = "Workload"
     )]
     pub domain: String,
-
     /// Address that Pod and EndpointSlice give for the workload; the proxy listens on it.
     #[arg(long, env = "WEFT_POD_ADDRESS", value_name = "IP", help_heading = "Addresses")]
     pub pod_address: Option<IpAddr>,
-    /// Address that the application listens on and that only this proxy calls.
-    #[arg(long, env = "WEFT_APP_ADDRESS", value_name = "IP", help_heading = "Addresses")]
-    pub app_address: Option<IpAddr>,
-    /// Addresses that named services take, one per host, in order.
-    #[arg(long, env = "WEFT_OUTBOUND_RANGE", value_name = "CIDR", help_heading = "Addresses")]
-    pub outbound_range: Option<IpNet>,
-    /// A service that the application calls by address: the proxy listens for it on the host's address and PORT. May be
-    /// repeated, or hold several separated by commas.
-    #[arg(
-        long, env = "WEFT_OUTBOUND", value_name = "HOST:PORT", value_delimiter = ',',
-        value_parser = parse_host_port, help_heading = "Addresses"
-    )]
-    pub outbound: Vec<(String, u16)>,
-    /// File that the named services' addresses are written to, in the form of /etc/hosts.
-    #[arg(long, env = "WEFT_HOSTS_FILE", value_name = "PATH", help_heading = "Addresses")]
-    pub hosts_file: Option<PathBuf>,
-
     /// weft-operator's address for configuration and certificates.
     #[arg(
         long,
@@ -183,7 +182,6 @@ pub struct SidecarArgs {
         value_parser = parse_duration, help_heading = "Control plane"
     )]
     pub cert_ttl: Duration,
-
     /// Data threads [default: the CPUs that the process may use, at most 2].
     #[arg(long, env = "WEFT_CONCURRENCY", value_name = "N", help_heading = "Behaviour")]
     pub concurrency: Option<NonZeroU8>,
@@ -193,28 +191,6 @@ pub struct SidecarArgs {
         value_parser = parse_duration, help_heading = "Behaviour"
     )]
     pub drain_duration: Option<Duration>,
-    /// Configuration fetched on demand is dropped when it was not used for so long.
-    #[arg(
-        long, env = "WEFT_ON_DEMAND_IDLE", default_value = "10m", value_name = "DURATION",
-        value_parser = parse_duration, help_heading = "Behaviour"
-    )]
-    pub on_demand_idle: Duration,
-    /// Most destinations fetched on demand that are held at once; the least recently used give way.
-    #[arg(
-        long,
-        env = "WEFT_ON_DEMAND_LIMIT",
-        default_value_t = 4096,
-        value_name = "N",
-        help_heading = "Behaviour"
-    )]
-    pub on_demand_limit: usize,
-    /// How long the first request to a destination waits for the control plane's answer.
-    #[arg(
-        long, env = "WEFT_ON_DEMAND_WAIT", default_value = "5s", value_name = "DURATION",
-        value_parser = parse_duration, help_heading = "Behaviour"
-    )]
-    pub on_demand_wait: Duration,
-
     /// Access log of every listener, whatever the control plane says.
     #[arg(long, env = "WEFT_ACCESS_LOG", value_name = "FORMAT", help_heading = "Logs")]
     pub access_log: Option<AccessLogFormat>,
@@ -239,7 +215,6 @@ pub struct SidecarArgs {
     /// How the proxy logs about itself, on standard error.
     #[arg(long, env = "WEFT_LOG_FORMAT", default_value = "text", help_heading = "Logs")]
     pub log_format: LogFormat,
-
     /// Administration: /help, /ready, /stats, /clusters, /config_dump, ...
     #[arg(
         long,
@@ -249,33 +224,6 @@ pub struct SidecarArgs {
         help_heading = "Ports"
     )]
     pub admin_port: u16,
-    /// Captured outbound traffic.
-    #[arg(
-        long,
-        env = "WEFT_OUTBOUND_PORT",
-        default_value_t = 15001,
-        value_name = "PORT",
-        help_heading = "Ports"
-    )]
-    pub outbound_port: u16,
-    /// Captured inbound traffic; without capture the service ports themselves are bound as the control plane says.
-    #[arg(
-        long,
-        env = "WEFT_INBOUND_PORT",
-        default_value_t = 15006,
-        value_name = "PORT",
-        help_heading = "Ports"
-    )]
-    pub inbound_port: u16,
-    /// The explicit HTTP proxy, on the application's address.
-    #[arg(
-        long,
-        env = "WEFT_HTTP_PROXY_PORT",
-        default_value_t = 15007,
-        value_name = "PORT",
-        help_heading = "Ports"
-    )]
-    pub http_proxy_port: u16,
     /// /healthz/ready and /stats/prometheus.
     #[arg(
         long,
@@ -303,6 +251,87 @@ pub struct SidecarArgs {
         help_heading = "Ports"
     )]
     pub metrics_port: u16,
+}
+
+/// Arguments of `weft-proxy sidecar`.
+#[derive(Debug, Args)]
+pub struct SidecarArgs {
+    /// Those of every proxy.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
+
+    /// Address that the application listens on and that only this proxy calls.
+    #[arg(long, env = "WEFT_APP_ADDRESS", value_name = "IP", help_heading = "Addresses")]
+    pub app_address: Option<IpAddr>,
+    /// Addresses that named services take, one per host, in order.
+    #[arg(long, env = "WEFT_OUTBOUND_RANGE", value_name = "CIDR", help_heading = "Addresses")]
+    pub outbound_range: Option<IpNet>,
+    /// A service that the application calls by address: the proxy listens for it on the host's address and PORT. May be
+    /// repeated, or hold several separated by commas.
+    #[arg(
+        long, env = "WEFT_OUTBOUND", value_name = "HOST:PORT", value_delimiter = ',',
+        value_parser = parse_host_port, help_heading = "Addresses"
+    )]
+    pub outbound: Vec<(String, u16)>,
+    /// File that the named services' addresses are written to, in the form of /etc/hosts.
+    #[arg(long, env = "WEFT_HOSTS_FILE", value_name = "PATH", help_heading = "Addresses")]
+    pub hosts_file: Option<PathBuf>,
+    /// Configuration fetched on demand is dropped when it was not used for so long.
+    #[arg(
+        long, env = "WEFT_ON_DEMAND_IDLE", default_value = "10m", value_name = "DURATION",
+        value_parser = parse_duration, help_heading = "Behaviour"
+    )]
+    pub on_demand_idle: Duration,
+    /// Most destinations fetched on demand that are held at once; the least recently used give way.
+    #[arg(
+        long,
+        env = "WEFT_ON_DEMAND_LIMIT",
+        default_value_t = 4096,
+        value_name = "N",
+        help_heading = "Behaviour"
+    )]
+    pub on_demand_limit: usize,
+    /// How long the first request to a destination waits for the control plane's answer.
+    #[arg(
+        long, env = "WEFT_ON_DEMAND_WAIT", default_value = "5s", value_name = "DURATION",
+        value_parser = parse_duration, help_heading = "Behaviour"
+    )]
+    pub on_demand_wait: Duration,
+    /// Captured outbound traffic.
+    #[arg(
+        long,
+        env = "WEFT_OUTBOUND_PORT",
+        default_value_t = 15001,
+        value_name = "PORT",
+        help_heading = "Ports"
+    )]
+    pub outbound_port: u16,
+    /// Captured inbound traffic; without capture the service ports themselves are bound as the control plane says.
+    #[arg(
+        long,
+        env = "WEFT_INBOUND_PORT",
+        default_value_t = 15006,
+        value_name = "PORT",
+        help_heading = "Ports"
+    )]
+    pub inbound_port: u16,
+    /// The explicit HTTP proxy, on the application's address.
+    #[arg(
+        long,
+        env = "WEFT_HTTP_PROXY_PORT",
+        default_value_t = 15007,
+        value_name = "PORT",
+        help_heading = "Ports"
+    )]
+    pub http_proxy_port: u16,
+}
+
+/// Arguments of `weft-proxy router`.
+#[derive(Debug, Args)]
+pub struct RouterArgs {
+    /// Those of every proxy.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

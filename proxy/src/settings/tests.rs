@@ -96,7 +96,7 @@ fn values_of_another_form_are_refused() {
     let Command::Sidecar(mut args) = Cli::try_parse_from(NEEDED).unwrap().command else {
         panic!("another command")
     };
-    args.control_plane = Some("localhost".into());
+    args.proxy.control_plane = Some("localhost".into());
     assert_eq!(
         Settings::new(*args, None).unwrap_err(),
         SettingsError::ControlPlane("localhost".into())
@@ -121,4 +121,44 @@ fn durations_are_read_as_people_write_them() {
     ] {
         assert_eq!(parse_duration(text).ok(), milliseconds.map(Duration::from_millis), "{text}");
     }
+}
+
+#[test]
+fn a_router_has_no_application_and_asks_for_every_listener() {
+    let arguments = NEEDED
+        .iter()
+        .filter(|argument| !argument.starts_with("--app-address"))
+        .map(|argument| if *argument == "sidecar" { "router" } else { *argument });
+    let Command::Router(args) = Cli::try_parse_from(arguments).unwrap().command else {
+        panic!("another command")
+    };
+    let settings = Settings::router(*args, None).unwrap();
+    assert_eq!(settings.listeners(), Subscribed::All);
+    let node = settings.node_info();
+    assert_eq!(node.id(), "router~127.20.1.1~a-0.default~default.svc.cluster.local");
+    assert_eq!((node.app_address, node.on_demand), (None, false));
+    assert!(!settings.is_captured());
+}
+
+#[test]
+fn a_router_in_a_pod_needs_no_flags_and_captures_nothing() {
+    let environment = [
+        ("POD_NAME", "ingress-0"),
+        ("POD_NAMESPACE", "istio-system"),
+        ("SERVICE_ACCOUNT", "ingress"),
+        ("INSTANCE_IP", "10.1.2.3"),
+    ];
+    let pod = Pod::read(
+        |name| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()),
+        |_| None,
+    )
+    .unwrap();
+    let Command::Router(args) = Cli::try_parse_from(["weft-proxy", "router"]).unwrap().command
+    else {
+        panic!("another command")
+    };
+    let settings = Settings::router(*args, pod).unwrap();
+    assert_eq!(settings.listeners(), Subscribed::All);
+    assert!(!settings.is_captured());
+    assert_eq!(settings.control_plane.host, "weft-operator.weft-system.svc");
 }

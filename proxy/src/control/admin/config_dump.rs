@@ -45,7 +45,7 @@ pub fn config_dump(shared: &Shared, store: &Store, resource: Option<&str>) -> Op
     if let Some(resource) = resource {
         let (kind, list) = match resource {
             "dynamic_listeners" => {
-                ("ListenersConfigDump.DynamicListener", listeners(&config, store))
+                ("ListenersConfigDump.DynamicListener", listeners(&config, store, shared))
             }
             "dynamic_route_configs" => {
                 ("RoutesConfigDump.DynamicRouteConfig", routes(&config, store))
@@ -86,7 +86,7 @@ pub fn config_dump(shared: &Shared, store: &Store, resource: Option<&str>) -> Op
         },
         {
             "@type": format!("{ADMIN}ListenersConfigDump"),
-            "dynamic_listeners": listeners(&config, store),
+            "dynamic_listeners": listeners(&config, store, shared),
         },
         {
             "@type": format!("{ADMIN}RoutesConfigDump"),
@@ -102,20 +102,33 @@ fn sorted<T>(map: &HashMap<Arc<str>, T>) -> Vec<(&Arc<str>, &T)> {
     entries
 }
 
-fn listeners(config: &ProxyConfig, store: &Store) -> Vec<Value> {
+fn listeners(config: &ProxyConfig, store: &Store, shared: &Shared) -> Vec<Value> {
     let versions = versions(store, Kind::Listener);
+    let failures = shared.bind_failures.first().map(|failures| failures.load_full());
+    let bind_failure = |name: &str| {
+        failures.iter().flat_map(|all| all.iter()).find(|failure| *failure.listener == *name)
+    };
     sorted(&config.listeners)
         .into_iter()
         .filter_map(|(name, entry)| {
-            let listener = dump::listener::listener(&entry.as_ref()?.value);
-            let entry = json!({
-                "name": &**name,
-                "active_state": {
-                    "version_info": version(&versions, name),
-                    "listener": listener,
-                },
-            });
-            Some(with_error(entry, &versions, name))
+            let error = versions.get(name).is_some_and(|overview| overview.error.is_some());
+            let mut value = json!({"name": &**name});
+            match entry {
+                Some(listener) => {
+                    value["active_state"] = json!({
+                        "version_info": version(&versions, name),
+                        "listener": dump::listener::listener(&listener.value),
+                    });
+                }
+                // Only what was refused; most names are just unknown to the mesh.
+                None if !error => return None,
+                None => {}
+            }
+            if let Some(failure) = bind_failure(name) {
+                let details = format!("cannot listen on {}: {}", failure.address, failure.reason);
+                value["error_state"] = json!({"details": details});
+            }
+            Some(with_error(value, &versions, name))
         })
         .collect()
 }

@@ -33,12 +33,8 @@ impl Default for Test {
         let (shared, control) = Shared::new(Settings::test());
         let decoder = Decoder::new(&shared.settings).unwrap();
         let limits = OnDemandLimits { names: 10, idle: Duration::from_secs(60) };
-        let store = Rc::new(RefCell::new(Store::new(
-            decoder,
-            &shared.settings.needed_listeners(),
-            &[],
-            limits,
-        )));
+        let store =
+            Rc::new(RefCell::new(Store::new(decoder, shared.settings.listeners(), &[], limits)));
         let (state, _) = watch::channel(Lifecycle::Running);
         let lifecycle = Rc::new(LifecycleControl::new(shared.clone(), state));
         let admin = Rc::new(Admin::new(

@@ -5,6 +5,8 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
+use weft_api::node::ProxyKind;
+
 use super::*;
 use crate::{
     config::ProxyConfig,
@@ -37,7 +39,7 @@ impl Proxy {
         let decoder = Decoder::new(&settings).unwrap();
         let store = Rc::new(RefCell::new(Store::new(
             decoder,
-            &shared.settings.needed_listeners(),
+            shared.settings.listeners(),
             &shared.named_services,
             limits,
         )));
@@ -108,6 +110,34 @@ async fn the_first_request_names_the_node_and_what_every_proxy_needs() {
         assert_eq!(first.resource_names_subscribe, ["http_proxy", "virtualInbound"]);
         assert!(first.initial_resource_versions.is_empty());
         assert_eq!(stream.certificate, *proxy.shared.identity.load_full().unwrap().chain[0]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_gateway_asks_for_every_listener_and_tells_of_an_address_that_is_taken() {
+    local(async {
+        let mut control_plane = ControlPlane::start(HOUR).await;
+        let settings = Settings { kind: ProxyKind::Router, ..control_plane.settings() };
+        let proxy = Proxy::start(settings);
+        let mut stream = control_plane.stream().await;
+        let first = stream.request().await;
+        assert!(first.node.unwrap().id.starts_with("router~"));
+        assert_eq!(first.resource_names_subscribe, ["*"]);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = (taken.local_addr().unwrap(), taken);
+        let mut listener = tcp_listener("edge", "c");
+        listener.address = Some(address("127.0.0.1", taken.0.port()));
+        listener.bind_to_port = None;
+        let listeners = vec![resource("edge", "1", &listener)];
+        stream.respond(response(Kind::Listener, listeners, &[])).await;
+        let answer = stream.request_of(Kind::Listener).await;
+        let reason = answer.error_detail.unwrap().message;
+        let expected = format!("edge: address: cannot listen on {}: ", taken.0);
+        assert!(reason.starts_with(&expected), "{reason}");
+        // It stays nevertheless: what it needs is asked for.
+        assert_eq!(stream.request_of(Kind::Cluster).await.resource_names_subscribe, ["c"]);
+        assert_eq!(proxy.status.borrow().refused, 1);
     })
     .await;
 }

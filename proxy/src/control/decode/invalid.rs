@@ -2,6 +2,8 @@
 //!
 //! The path is put together while the error travels outwards, so decoding a good resource builds none.
 
+use std::net::SocketAddr;
+
 /// A resource, or a part of one, that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{path}{colon}{reason}", colon = if path.is_empty() { "" } else { ": " })]
@@ -43,6 +45,14 @@ pub enum Reason {
         /// What prost says.
         error: String,
     },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        error: String,
+    },
     /// Two things claim the same place.
     #[error("{0:?} is given twice")]
     Duplicate(String),
@@ -67,6 +77,12 @@ impl Invalid {
     /// A value is of another form.
     pub fn value(value: impl Into<String>, expected: &'static str) -> Self {
         Self { path: String::new(), reason: Reason::Value { value: value.into(), expected } }
+    }
+
+    /// A listener's address cannot be had.
+    pub fn bind(address: SocketAddr, error: impl ToString) -> Self {
+        let reason = Reason::Bind { address, error: error.to_string() };
+        Self { path: "address".to_owned(), reason }
     }
 
     /// The place of this place.

@@ -37,6 +37,10 @@ struct Name {
 pub struct OnDemandNames {
     /// Listeners that stay.
     fixed: Vec<(Arc<str>, Arc<AtomicU32>)>,
+    /// So many of them are the proxy's own, the others those of named services.
+    needed: usize,
+    /// The mark of those that are here without having been asked for by name.
+    unnamed: Arc<AtomicU32>,
     names: HashMap<DemandKey, Name>,
     limits: OnDemandLimits,
 }
@@ -53,12 +57,17 @@ impl OnDemandNames {
             }
         }
         let fixed = fixed.into_iter().map(|name| (name, Arc::default())).collect();
-        Self { fixed, names: HashMap::new(), limits }
+        Self { fixed, needed: needed.len(), unnamed: Arc::default(), names: HashMap::new(), limits }
     }
 
     /// The listeners that stay.
     pub fn fixed(&self) -> impl Iterator<Item = &Arc<str>> {
         self.fixed.iter().map(|(name, _)| name)
+    }
+
+    /// Those of them that every proxy has.
+    pub fn needed(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.fixed.iter().take(self.needed).map(|(name, _)| name)
     }
 
     /// The mark that data threads touch.
@@ -70,7 +79,7 @@ impl OnDemandNames {
             DemandKey::Listener(wanted) => self.fixed.iter().find(|(name, _)| name == wanted),
             DemandKey::VirtualHost(_) => None,
         };
-        fixed.map(|(_, mark)| mark.clone()).unwrap_or_default()
+        fixed.map_or_else(|| self.unnamed.clone(), |(_, mark)| mark.clone())
     }
 
     /// Adds a waiter, and the name when it is new.

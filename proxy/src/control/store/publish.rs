@@ -45,6 +45,7 @@ impl Store {
         self.promote();
         // What only the replaced versions named is not wanted any more.
         self.want_referenced();
+        self.initialized |= self.is_initialized();
         let clusters = &self.clusters;
         self.built.retain(|name, _| clusters.contains(name));
         let config = self.config();
@@ -174,6 +175,14 @@ impl Store {
         promote(&mut self.listeners, &listeners);
     }
 
+    fn is_initialized(&self) -> bool {
+        if self.every_listener {
+            return self.listed && self.listeners.iter().all(|(_, slot)| !slot.is_warming());
+        }
+        let live = |name: &Arc<str>| self.listeners.get(name).is_some_and(|s| s.live().is_some());
+        self.names.needed().all(live)
+    }
+
     /// What is in effect; the generation is the published one's.
     fn config(&self) -> ProxyConfig {
         let listeners = on_demand(&self.listeners, |name| {
@@ -191,6 +200,7 @@ impl Store {
             self.built.iter().map(|(name, built)| (name.clone(), built.cluster.clone())).collect();
         ProxyConfig {
             generation: self.published.generation,
+            initialized: self.initialized,
             listeners,
             routes,
             virtual_hosts,
@@ -235,7 +245,8 @@ fn same(a: &ProxyConfig, b: &ProxyConfig) -> bool {
             _ => false,
         }
     }
-    maps(&a.listeners, &b.listeners, demanded)
+    a.initialized == b.initialized
+        && maps(&a.listeners, &b.listeners, demanded)
         && maps(&a.virtual_hosts, &b.virtual_hosts, demanded)
         && maps(&a.routes, &b.routes, Arc::ptr_eq)
         && maps(&a.clusters, &b.clusters, Arc::ptr_eq)

@@ -5,6 +5,8 @@ use tokio::sync::oneshot::error::TryRecvError;
 use super::*;
 use crate::{config::route::ForwardTarget, control::fixtures::*, settings::Settings};
 
+const NEEDED: Subscribed = Subscribed::Named(&["virtualInbound", "http_proxy"]);
+
 struct Test {
     store: Store,
     now: Instant,
@@ -19,10 +21,8 @@ impl Default for Test {
 impl Test {
     fn with(named: &[NamedService], limits: OnDemandLimits) -> Self {
         let decoder = Decoder::new(&Settings::test()).unwrap();
-        let mut test = Self {
-            store: Store::new(decoder, &["virtualInbound", "http_proxy"], named, limits),
-            now: Instant::now(),
-        };
+        let mut test =
+            Self { store: Store::new(decoder, NEEDED, named, limits), now: Instant::now() };
         test.publish();
         test
     }
@@ -416,4 +416,77 @@ fn versions_of_what_is_held_are_given_for_a_new_stream() {
     test.host("r/a", "7", &["x"]);
     test.say(Kind::VirtualHost, vec![], &["r/none"]);
     assert_eq!(test.store.versions(Kind::VirtualHost), [("r/a".to_owned(), "7".to_owned())].into());
+}
+
+fn every_listener() -> Test {
+    let decoder = Decoder::new(&Settings::test()).unwrap();
+    let limits = OnDemandLimits { names: 1, idle: Duration::from_secs(60) };
+    let mut test =
+        Test { store: Store::new(decoder, Subscribed::All, &[], limits), now: Instant::now() };
+    test.publish();
+    test
+}
+
+#[test]
+fn a_gateway_takes_every_listener_that_there_is_and_is_ready_once_they_are() {
+    let mut test = every_listener();
+    assert_eq!(test.wanted(Kind::Listener), ["*"]);
+    assert!(!test.store.published().initialized);
+    let listeners = || test_listeners(&[("0.0.0.0_80", "r"), ("0.0.0.0_81", "r")]);
+    test.good(Kind::Listener, listeners());
+    assert_eq!(test.wanted(Kind::Listener), ["*"]);
+    assert_eq!(test.wanted(Kind::Route), ["r"]);
+    assert!(!test.store.published().initialized, "they wait for their routes");
+    let mut routes = route_config("r", &[]);
+    routes.virtual_hosts = vec![direct_host("all")];
+    test.good(Kind::Route, vec![resource("r", "1", &routes)]);
+    assert!(test.store.published().initialized);
+    assert_eq!(test.store.published().listeners.len(), 2);
+    let generation = test.store.published().generation;
+    test.good(Kind::Cluster, vec![]);
+    assert_eq!(test.store.published().generation, generation, "nothing has changed");
+    test.say(Kind::Listener, vec![], &["0.0.0.0_81"]);
+    let held: Vec<_> = test.store.published().listeners.keys().cloned().collect();
+    assert_eq!(held, [Arc::from("0.0.0.0_80")]);
+    let versions = [("0.0.0.0_80".to_owned(), "1".to_owned())];
+    assert_eq!(test.store.versions(Kind::Listener), versions.into());
+}
+
+fn test_listeners(listeners: &[(&str, &str)]) -> Vec<PbResource> {
+    listeners.iter().map(|(name, route)| resource(name, "1", &rds_listener(name, route))).collect()
+}
+
+#[test]
+fn a_gateway_without_listeners_is_ready_as_soon_as_it_knows() {
+    let mut test = every_listener();
+    test.good(Kind::Listener, vec![]);
+    assert!(test.store.published().initialized);
+}
+
+#[test]
+fn a_listener_whose_address_cannot_be_had_is_told_of() {
+    let mut test = every_listener();
+    let bound = |name: &str, port: u16| {
+        let mut listener = tcp_listener(name, "c");
+        listener.address = Some(address("127.0.0.1", port.into()));
+        listener.bind_to_port = None;
+        resource(name, "1", &listener)
+    };
+    let said = response(
+        Kind::Listener,
+        vec![bound("a", 80), bound("b", 80), bound("c", 81), bound("d", 82)],
+        &[],
+    );
+    assert!(test.store.apply(&said, test.now).is_empty());
+    let refused = test.store.unbindable(&said, |address| match address.port() {
+        81 => Err(io::Error::other("no")),
+        _ => Ok(()),
+    });
+    let refused: Vec<_> =
+        refused.iter().map(|r| (r.name.as_str(), r.invalid.to_string())).collect();
+    let expected = [
+        ("b", "address: cannot listen on 127.0.0.1:80: listener a has it".to_owned()),
+        ("c", "address: cannot listen on 127.0.0.1:81: no".to_owned()),
+    ];
+    assert_eq!(refused, expected);
 }

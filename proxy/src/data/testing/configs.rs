@@ -202,6 +202,7 @@ pub fn config(manager: HttpConnectionManager, clusters: Vec<Cluster>) -> ProxyCo
 pub fn config_of(listeners: Vec<Listener>, clusters: Vec<Cluster>) -> ProxyConfig {
     ProxyConfig {
         generation: 1,
+        initialized: true,
         listeners: listeners.into_iter().map(|l| (l.name.clone(), on_demand(l))).collect(),
         clusters: clusters.into_iter().map(|c| (c.name.clone(), Arc::new(c))).collect(),
         routes: HashMap::new(),
