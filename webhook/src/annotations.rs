@@ -223,14 +223,7 @@ impl<'a> Reader<'a> {
             }
             Ok(template)
         };
-        let template =
-            self.parsed(annotation::TEMPLATES, parse).flatten().unwrap_or(Template::Sidecar);
-        if template == Template::Gateway {
-            let name = annotation::TEMPLATES;
-            self.warnings
-                .push(format!("{name}: weft-proxy of this version is no gateway (`router`)"));
-        }
-        template
+        self.parsed(annotation::TEMPLATES, parse).flatten().unwrap_or(Template::Sidecar)
     }
 
     fn resources(&mut self, config: &InjectConfig) -> Resources {

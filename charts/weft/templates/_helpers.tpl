@@ -74,3 +74,36 @@ helm.sh/hook-weight: {{ last . | quote }}
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded{{ if eq (first .) "test" }},hook-failed{{ end }}
 helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end }}
+
+{{/* The settings of a gateway of the chart, from a list: the root and `ingress` or `egress`. Nothing when it is not enabled. */}}
+{{- define "weft.gateway" -}}
+{{- $gateways := (first .).Values.gateways -}}
+{{- $gateway := mergeOverwrite (deepCopy $gateways.common) (deepCopy (get $gateways (last .))) -}}
+{{- if $gateway.enabled -}}
+{{ toYaml $gateway }}
+{{- end -}}
+{{- end }}
+
+{{/* What selects the pods of a gateway. */}}
+{{- define "weft.gatewaySelector" -}}
+app: {{ .name }}
+{{ toYaml .labels }}
+{{- end }}
+
+{{/* Whether more than one pod of a gateway may run. */}}
+{{- define "weft.gatewayReplicated" -}}
+{{- $scaling := .autoscaling -}}
+{{- if or (and $scaling.enabled (gt (int $scaling.maxReplicas) 1)) (and (not $scaling.enabled) (gt (int .replicas) 1)) -}}
+true
+{{- end -}}
+{{- end }}
+
+{{/* The namespaces whose Secrets the operator may read, as a JSON list under the key `namespaces`. */}}
+{{- define "weft.secretNamespaces" -}}
+{{- $namespaces := .Values.gateways.secretNamespaces -}}
+{{- if or .Values.gateways.ingress.enabled .Values.gateways.egress.enabled -}}
+{{- $namespaces = append $namespaces .Release.Namespace -}}
+{{- end -}}
+{{- if has "*" $namespaces }}{{ $namespaces = list "*" }}{{ end -}}
+{{ dict "namespaces" ($namespaces | uniq | sortAlpha) | toJson }}
+{{- end }}

@@ -28,6 +28,8 @@ use crate::{backoff::Backoff, mesh::LatestView};
 /// The ConfigMap that proxies mount.
 pub const NAME: &str = "istio-ca-root-cert";
 const KEY: &str = "root-cert.pem";
+/// A label of pods that have a proxy, gateways among them.
+const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
 /// How often all of it is looked at without a reason.
 const REPAIR: Duration = Duration::from_secs(10);
 
@@ -153,8 +155,11 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
 
 fn namespaces_with_proxies(view: &mut LatestView) -> BTreeSet<Arc<str>> {
     let Some(view) = view.borrow_and_update().clone() else { return BTreeSet::new() };
-    let meshed = view.snapshot.workloads.iter().filter(|workload| workload.meshed);
-    meshed.map(|workload| workload.namespace.clone()).collect()
+    let with_proxies = view.snapshot.workloads.iter().filter(|workload| {
+        // Gateways have a proxy, and nobody speaks mutual TLS to them unasked. Injected pods and gateways are labelled.
+        workload.meshed || workload.labels.contains_key(CANONICAL_NAME)
+    });
+    with_proxies.map(|workload| workload.namespace.clone()).collect()
 }
 
 async fn write(client: &kube::Client, namespace: &str, bundle: &str) -> kube::Result<()> {
