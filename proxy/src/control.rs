@@ -26,6 +26,7 @@ pub mod admin;
 pub mod ads;
 pub mod agent;
 mod backoff;
+pub mod bootstrap;
 pub mod certificates;
 mod connect;
 pub mod decode;
@@ -35,6 +36,7 @@ mod fake;
 mod fixtures;
 pub mod lifecycle;
 pub mod names;
+pub mod standalone;
 pub mod store;
 
 use admin::{Admin, Role};
@@ -96,6 +98,9 @@ pub enum ControlError {
     /// What the injector has written for the agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// The bootstrap file.
+    #[error(transparent)]
+    Bootstrap(#[from] bootstrap::BootstrapError),
     /// The access log of the command line.
     #[error("access log: {0}")]
     AccessLog(Invalid),

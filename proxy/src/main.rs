@@ -1,18 +1,27 @@
 //! weft-proxy: reads the settings, sets logging up, and runs the control thread.
 
-use std::sync::Arc;
+use std::{io::Write as _, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weft_proxy::{
-    capture, control, data, hooks, logging,
-    settings::{Cli, Command, Pod, ProxyArgs, Settings},
+    capture,
+    control::{self, bootstrap::Bootstrap, standalone},
+    data, hooks, logging,
+    settings::{Cli, Command, Mode, Pod, ProxyArgs, Settings, StandaloneArgs},
     shared::Shared,
 };
 
 fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+    let Cli { command, standalone } = Cli::parse();
+    let command = match (command, &standalone.config) {
+        (None, Some(file)) => return run_standalone(&standalone, file),
+        (None, None) => usage(ErrorKind::MissingRequiredArgument, "--config or a command is needed"),
+        (Some(_), Some(_)) => usage(ErrorKind::ArgumentConflict, "--config goes without a command"),
+        (Some(command), None) => command,
+    };
+    match command {
         Command::Sidecar(args) => {
             let pod = pod(&args.proxy)?;
             run(Settings::new(*args, pod)?)
@@ -27,6 +36,25 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+fn usage(kind: ErrorKind, problem: &str) -> ! {
+    Cli::command().error(kind, problem).exit()
+}
+
+/// By a bootstrap file.
+fn run_standalone(args: &StandaloneArgs, file: &Path) -> anyhow::Result<()> {
+    let bootstrap = Bootstrap::read(file)?;
+    let settings = Settings::standalone(args, bootstrap.said.clone());
+    if args.mode == Mode::Validate {
+        standalone::load(&settings, &bootstrap)?;
+        writeln!(std::io::stdout(), "configuration '{}' OK", file.display())?;
+        return Ok(());
+    }
+    let log = logging::init(&settings.log_level, settings.log_format)?;
+    raise_descriptor_limit();
+    control_runtime()?.block_on(standalone::run(settings, bootstrap, log, data_thread))?;
+    Ok(())
+}
+
 /// The pod around the process. Who names it by flags means those, whatever the environment says.
 fn pod(args: &ProxyArgs) -> anyhow::Result<Option<Pod>> {
     if args.pod_name.is_some() {
@@ -39,12 +67,15 @@ fn pod(args: &ProxyArgs) -> anyhow::Result<Option<Pod>> {
 fn run(settings: Settings) -> anyhow::Result<()> {
     let log = logging::init(&settings.log_level, settings.log_format)?;
     raise_descriptor_limit();
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    control_runtime()?.block_on(control::run(settings, log, data_thread))?;
+    Ok(())
+}
+
+fn control_runtime() -> anyhow::Result<tokio::runtime::LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
-        .context("cannot make the control thread's runtime")?;
-    runtime.block_on(control::run(settings, log, data_thread))?;
-    Ok(())
+        .context("cannot make the control thread's runtime")
 }
 
 /// Every connection is two descriptors; the usual soft limit of 1,024 is soon reached.

@@ -16,6 +16,7 @@ mod duration;
 mod listen;
 mod outbound;
 mod pod;
+mod standalone;
 
 pub use cli::{
     AccessLogFormat, Cli, Command, DrainArgs, LogFormat, ProxyArgs, RouterArgs, SidecarArgs,
@@ -23,6 +24,7 @@ pub use cli::{
 };
 pub use duration::{DurationError, parse_duration};
 pub use pod::Pod;
+pub use standalone::{Mode, Said, StandaloneArgs};
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub enum Subscribed {
 /// What the process was told.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// The configuration is a file: there is no control plane, no certificate of the mesh, and peers are told nothing.
+    pub standalone: bool,
     /// What the proxy is for.
     pub kind: ProxyKind,
     /// The pod's name.
@@ -206,6 +210,19 @@ impl Settings {
         }
     }
 
+    /// The proxy's name among others.
+    pub fn node_id(&self, node: &NodeInfo) -> String {
+        if self.standalone { self.pod_name.clone() } else { node.id() }
+    }
+
+    /// The name that it shares with the other proxies of its workload.
+    pub fn service_cluster(&self) -> String {
+        if self.standalone {
+            return self.workload_name.clone();
+        }
+        format!("{}.{}", self.workload_name, self.namespace)
+    }
+
     /// Whether connections are captured, and not addressed to the proxy.
     pub fn is_captured(&self) -> bool {
         self.interception == Interception::Redirect
@@ -294,6 +311,7 @@ impl Settings {
         labels.extend(args.labels);
         let threads = args.concurrency.map(|threads| usize::from(threads.get()));
         Ok(Self {
+            standalone: false,
             kind,
             workload_name: args
                 .workload_name
@@ -375,7 +393,7 @@ impl Settings {
             "--concurrency=1",
         ])
         .expect("arguments are valid");
-        let Command::Sidecar(args) = cli.command else { panic!("another command") };
+        let Some(Command::Sidecar(args)) = cli.command else { panic!("another command") };
         Self::new(*args, None).expect("settings are valid")
     }
 }

@@ -171,8 +171,8 @@ impl Admin {
             "command_line_options": {
                 "concurrency": settings.concurrency,
                 "drain_time": format!("{}s", settings.drain_duration.as_secs()),
-                "service_cluster": format!("{}.{}", settings.workload_name, settings.namespace),
-                "service_node": self.shared.node.id(),
+                "service_cluster": settings.service_cluster(),
+                "service_node": settings.node_id(&self.shared.node),
                 "log_level": self.log.current(),
             },
             "node": config_dump::node(&self.shared.node),

@@ -37,7 +37,7 @@ use crate::{
     shared::{Demand, Shared, coarse_now},
 };
 
-mod local;
+pub(super) mod local;
 
 use local::{Event, Local};
 

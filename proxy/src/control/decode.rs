@@ -44,7 +44,7 @@ mod retry;
 mod route;
 mod tcp;
 mod tls;
-mod value;
+pub mod value;
 
 pub use invalid::Invalid;
 

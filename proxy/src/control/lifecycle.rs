@@ -78,7 +78,7 @@ impl LifecycleControl {
         if self.state() != Lifecycle::Running {
             return Readiness::Draining;
         }
-        if self.shared.identity.load().is_none() {
+        if !self.shared.settings.standalone && self.shared.identity.load().is_none() {
             return Readiness::Initializing("no certificate yet");
         }
         let complete = match self.complete.get() {

@@ -110,6 +110,8 @@ pub struct Store {
     built: HashMap<Arc<str>, build::Built>,
     addresses: HashMap<Box<str>, build::Addresses>,
     names: OnDemandNames,
+    /// Clusters that are wanted whether anything names them or not.
+    kept: HashSet<Arc<str>>,
     published: Arc<ProxyConfig>,
     /// Every listener is wanted, not only those that are named.
     every_listener: bool,
@@ -144,6 +146,7 @@ impl Store {
             built: HashMap::new(),
             addresses: HashMap::new(),
             names,
+            kept: HashSet::new(),
             published: Arc::default(),
             every_listener: subscribed == Subscribed::All,
             listed: false,
@@ -154,6 +157,29 @@ impl Store {
             store.listeners.want(name);
         }
         store
+    }
+
+    /// Wants these clusters, whether anything names them or not.
+    pub fn keep_clusters<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        for name in names {
+            let name = self.decoder.intern(name);
+            self.clusters.want(&name);
+            self.kept.insert(name);
+        }
+    }
+
+    /// A listener with something that it names and that nobody has told of: for a configuration that is whole.
+    pub fn unknown_reference(&self) -> Option<(Arc<str>, String)> {
+        self.listeners.iter().find_map(|(name, slot)| {
+            let references = &slot.latest()?.references;
+            let cluster = references
+                .clusters
+                .iter()
+                .find(|name| self.clusters.get(name).is_none_or(|slot| slot.latest().is_none()));
+            let cluster = cluster.map(|cluster| format!("cluster {cluster:?}"));
+            let route = references.routes.first().map(|route| format!("route configuration {route:?}"));
+            Some((name.clone(), cluster.or(route)?))
+        })
     }
 
     /// Takes a response in. The good resources are taken even when others are refused.

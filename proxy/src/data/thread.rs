@@ -124,6 +124,9 @@ impl Thread {
 
     /// Tells a peer who this workload is.
     pub fn add_own_metadata(&self, headers: &mut HeaderMap) {
+        if self.shared.settings.standalone {
+            return;
+        }
         headers.insert(names::PEER_METADATA_ID, self.own.id.clone());
         headers.insert(names::PEER_METADATA, self.own.value.clone());
     }

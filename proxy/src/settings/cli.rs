@@ -1,23 +1,34 @@
-//! The command line. Every flag has an environment name.
+//! The command line. Every flag of a proxy of the mesh has an environment name.
 
 use std::{net::IpAddr, num::NonZeroU8, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use super::duration::parse_duration;
+use super::{duration::parse_duration, standalone::StandaloneArgs};
 use crate::capture::settings::InitArgs;
 
 /// Weft's data plane: the proxy that runs beside every workload.
 ///
 /// It gets its certificate and its configuration from weft-operator, carries the workload's traffic under mutual
 /// TLS, and answers questions about itself on its administration port.
+///
+/// With --config it runs by an Envoy bootstrap file instead: without a control plane, as Envoy would by the same file.
 #[derive(Debug, Parser)]
-#[command(name = "weft-proxy", version)]
+#[command(
+    name = "weft-proxy",
+    version,
+    arg_required_else_help = true,
+    override_usage = "weft-proxy <COMMAND> [OPTIONS]\n       weft-proxy --config <FILE> [OPTIONS]",
+    after_help = STANDALONE_EXAMPLE
+)]
 pub struct Cli {
-    /// What to run as.
+    /// What to run as, unless the configuration is a file.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+    /// What to do with a file.
+    #[command(flatten)]
+    pub standalone: StandaloneArgs,
 }
 
 /// What the proxy runs as.
@@ -76,6 +87,11 @@ pub struct WaitArgs {
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Duration,
 }
+
+const STANDALONE_EXAMPLE: &str = "\
+Example: two data threads by the file that Envoy runs by, after a look whether it can be used:
+  weft-proxy --config front-proxy.yaml --mode validate
+  weft-proxy --config front-proxy.yaml --concurrency 2";
 
 const EXAMPLE: &str = "\
 Example: order-service on 127.20.1.1, its application on 127.20.1.2, calling two services by address:

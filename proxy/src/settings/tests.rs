@@ -93,7 +93,7 @@ fn values_of_another_form_are_refused() {
         let arguments = NEEDED.iter().chain([&argument]);
         assert!(Cli::try_parse_from(arguments).is_err(), "{argument}");
     }
-    let Command::Sidecar(mut args) = Cli::try_parse_from(NEEDED).unwrap().command else {
+    let Some(Command::Sidecar(mut args)) = Cli::try_parse_from(NEEDED).unwrap().command else {
         panic!("another command")
     };
     args.proxy.control_plane = Some("localhost".into());
@@ -129,7 +129,7 @@ fn a_router_has_no_application_and_asks_for_every_listener() {
         .iter()
         .filter(|argument| !argument.starts_with("--app-address"))
         .map(|argument| if *argument == "sidecar" { "router" } else { *argument });
-    let Command::Router(args) = Cli::try_parse_from(arguments).unwrap().command else {
+    let Some(Command::Router(args)) = Cli::try_parse_from(arguments).unwrap().command else {
         panic!("another command")
     };
     let settings = Settings::router(*args, None).unwrap();
@@ -153,7 +153,7 @@ fn a_router_in_a_pod_needs_no_flags_and_captures_nothing() {
         |_| None,
     )
     .unwrap();
-    let Command::Router(args) = Cli::try_parse_from(["weft-proxy", "router"]).unwrap().command
+    let Some(Command::Router(args)) = Cli::try_parse_from(["weft-proxy", "router"]).unwrap().command
     else {
         panic!("another command")
     };

@@ -53,6 +53,20 @@ pub enum Reason {
         /// Why not.
         error: String,
     },
+    /// Nobody knows a field of this name.
+    #[error("no such field")]
+    Unknown,
+    /// Two fields of which one can be set.
+    #[error("{first} and {second} exclude each other")]
+    OneOf {
+        /// As it came first.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A name that nothing has.
+    #[error("{0} is not defined")]
+    Reference(String),
     /// Two things claim the same place.
     #[error("{0:?} is given twice")]
     Duplicate(String),
@@ -86,7 +100,7 @@ impl Invalid {
     }
 
     /// The place of this place.
-    fn within(mut self, outer: &str) -> Self {
+    pub fn within(mut self, outer: &str) -> Self {
         let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{outer}{dot}{}", self.path);
         self

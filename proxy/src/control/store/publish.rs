@@ -89,7 +89,7 @@ impl Store {
         let mut routes = HashSet::new();
         gather(&self.listeners, &mut routes, |references| &references.routes);
         self.routes.want_only(&routes);
-        let mut clusters = HashSet::new();
+        let mut clusters = self.kept.clone();
         gather(&self.listeners, &mut clusters, |references| &references.clusters);
         gather(&self.routes, &mut clusters, |references| &references.clusters);
         gather(&self.virtual_hosts, &mut clusters, |references| &references.clusters);
