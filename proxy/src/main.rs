@@ -17,7 +17,9 @@ fn main() -> anyhow::Result<()> {
     let Cli { command, standalone } = Cli::parse();
     let command = match (command, &standalone.config) {
         (None, Some(file)) => return run_standalone(&standalone, file),
-        (None, None) => usage(ErrorKind::MissingRequiredArgument, "--config or a command is needed"),
+        (None, None) => {
+            usage(ErrorKind::MissingRequiredArgument, "--config or a command is needed")
+        }
         (Some(_), Some(_)) => usage(ErrorKind::ArgumentConflict, "--config goes without a command"),
         (Some(command), None) => command,
     };

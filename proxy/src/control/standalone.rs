@@ -22,7 +22,9 @@ use weft_api::{
     xds::{
         envoy::{
             config::endpoint::v3::ClusterLoadAssignment,
-            service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource as PbResource},
+            service::discovery::v3::{
+                DeltaDiscoveryResponse, DiscoveryResponse, Resource as PbResource,
+            },
         },
         google::protobuf::Any,
     },

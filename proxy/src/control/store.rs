@@ -5,7 +5,7 @@
 //! or is known to be absent; a cluster leaves after the last use of it, or a grace period after it was removed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -177,7 +177,8 @@ impl Store {
                 .iter()
                 .find(|name| self.clusters.get(name).is_none_or(|slot| slot.latest().is_none()));
             let cluster = cluster.map(|cluster| format!("cluster {cluster:?}"));
-            let route = references.routes.first().map(|route| format!("route configuration {route:?}"));
+            let route =
+                references.routes.first().map(|route| format!("route configuration {route:?}"));
             Some((name.clone(), cluster.or(route)?))
         })
     }

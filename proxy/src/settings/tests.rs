@@ -16,7 +16,7 @@ const NEEDED: &[&str] = &[
 ];
 
 fn settings(more: &[&str]) -> Result<Settings, SettingsError> {
-    let Command::Sidecar(args) =
+    let Some(Command::Sidecar(args)) =
         Cli::try_parse_from(NEEDED.iter().chain(more)).expect("arguments parse").command
     else {
         panic!("another command")
@@ -153,7 +153,8 @@ fn a_router_in_a_pod_needs_no_flags_and_captures_nothing() {
         |_| None,
     )
     .unwrap();
-    let Some(Command::Router(args)) = Cli::try_parse_from(["weft-proxy", "router"]).unwrap().command
+    let Some(Command::Router(args)) =
+        Cli::try_parse_from(["weft-proxy", "router"]).unwrap().command
     else {
         panic!("another command")
     };

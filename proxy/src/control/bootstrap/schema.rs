@@ -93,10 +93,11 @@ impl Kind {
 fn lines(kind: &str, name: &str) -> Option<(&'static str, std::str::Lines<'static>)> {
     let title = format!("\n{kind} {name}\n");
     let start = TEXT.find(&title)?;
-    let body = &TEXT[start + title.len()..];
+    // With the end of the title's line, after which a message without fields ends.
+    let body = &TEXT[start + title.len() - 1..];
     let end = body.find("\n\n").unwrap_or(body.len());
     let name = &TEXT[start + 2 + kind.len()..start + title.len() - 1];
-    Some((name, body[..end].lines()))
+    Some((name, body[..end].trim_start().lines()))
 }
 
 impl Schema {

@@ -1,1 +1,172 @@
+use clap::Parser as _;
+use tempfile::TempDir;
+
 use super::*;
+use crate::settings::Cli;
+
+struct Test {
+    folder: TempDir,
+}
+
+impl Test {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn load(&self, text: &str) -> Result<Store, String> {
+        let path = self.write("bootstrap.yaml", text);
+        let cli =
+            Cli::try_parse_from(["weft-proxy", "--config", "x", "--concurrency", "1"]).unwrap();
+        let shown = |error: BootstrapError| {
+            error.to_string().replace(&self.folder.path().display().to_string(), "FOLDER")
+        };
+        let bootstrap = Bootstrap::read(&path).map_err(shown)?;
+        let settings = Settings::standalone(&cli.standalone, bootstrap.said.clone());
+        load(&settings, &bootstrap).map_err(shown)
+    }
+}
+
+/// A listener with one filter, and clusters.
+fn bootstrap(filter: &str, clusters: &str) -> String {
+    format!(
+        "
+static_resources:
+  listeners:
+  - name: one
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 8080 }} }}
+    filter_chains: [ {{ filters: [ {{ name: f, typed_config: {filter} }} ] }} ]
+  clusters: [ {clusters} ]
+"
+    )
+}
+
+fn tcp(cluster: &str) -> String {
+    format!(
+        "{{ '@type': t/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: {cluster} }}"
+    )
+}
+
+fn http(more: &str) -> String {
+    format!(
+        "{{ '@type': t/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+            stat_prefix: h, {more},
+            http_filters: [ {{ name: r, typed_config: {{ '@type': t/envoy.extensions.filters.http.router.v3.Router }} }} ] }}"
+    )
+}
+
+const STATIC: &str = "{ name: a, load_assignment: { cluster_name: a, endpoints: [ { lb_endpoints: [
+    { endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 1 } } } } ] } ] } }";
+
+#[test]
+fn clusters_are_there_whether_anything_names_them_or_not() {
+    let unused = STATIC.replacen("name: a,", "name: unused,", 1);
+    let mut store =
+        Test::new().load(&bootstrap(&tcp("a"), &format!("{STATIC}, {unused}"))).unwrap();
+    store.publish(Instant::now());
+    let config = store.published();
+    assert!(config.initialized);
+    assert!(config.listeners["one"].is_some());
+    let mut names: Vec<_> = config.clusters.keys().map(|name| &**name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "unused"]);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_its_path() {
+    let test = Test::new();
+    let listener = "\"FOLDER/bootstrap.yaml\": static_resources.listeners[0]";
+    let config = format!("{listener}.filter_chains[0].filters[0].typed_config");
+    let route = |action: &str| {
+        http(&format!(
+            "route_config: {{ virtual_hosts: [ {{ name: v, domains: ['*'], routes: [ {action} ] }} ] }}"
+        ))
+    };
+    for (filter, clusters, wanted) in [
+        (tcp("b"), STATIC.to_owned(), format!("{listener}: cluster \"b\" is not defined")),
+        (
+            route("{ match: { prefix: / }, route: { cluster: b } }"),
+            STATIC.to_owned(),
+            format!("{listener}: cluster \"b\" is not defined"),
+        ),
+        (
+            route("{ match: { prefix: / }, route: { cluster: a, foo: 1 } }"),
+            STATIC.to_owned(),
+            format!("{config}.route_config.virtual_hosts[0].routes[0].route.foo: no such field"),
+        ),
+        (
+            http("rds: { route_config_name: r, config_source: { ads: {} } }"),
+            STATIC.to_owned(),
+            format!("{listener}: route configuration \"r\" is not defined"),
+        ),
+        (
+            http("via: x, route_config: { name: r }"),
+            STATIC.to_owned(),
+            format!("{config}.via: not supported"),
+        ),
+        (
+            tcp("a"),
+            STATIC.replacen("name: a,", "name: a, lb_subset_config: {},", 1),
+            "\"FOLDER/bootstrap.yaml\": static_resources.clusters[0].lb_subset_config: not supported"
+                .to_owned(),
+        ),
+    ] {
+        let found = test.load(&bootstrap(&filter, &clusters)).err();
+        assert_eq!(found.as_deref(), Some(&*wanted), "{filter} {clusters}");
+    }
+}
+
+/// A file of load assignments, as a control plane's answer.
+fn assignments(cluster: &str, port: &str) -> String {
+    format!(
+        "
+version_info: '1'
+resources:
+- '@type': type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment
+  cluster_name: {cluster}
+  endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }} ] }} ]
+"
+    )
+}
+
+#[test]
+fn endpoints_come_from_files_and_the_last_good_ones_stay() {
+    let test = Test::new();
+    let file = test.write("eds.yaml", &assignments("a", "1"));
+    let eds = |name: &str| {
+        format!(
+            "{{ name: {name}, type: EDS, eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: {} }} }} }} }}",
+            file.display()
+        )
+    };
+    let text = bootstrap(&tcp("a"), &format!("{}, {}", eds("a"), eds("without")));
+    let mut store = test.load(&text).unwrap();
+    let addresses = |store: &mut Store| -> Vec<String> {
+        store.publish(Instant::now());
+        let all = &store.published().clusters["a"].endpoints.all;
+        all.iter().map(|endpoint| endpoint.address.to_string()).collect()
+    };
+    assert_eq!(addresses(&mut store), ["127.0.0.1:1"]);
+    assert!(store.published().clusters["without"].endpoints.all.is_empty());
+    assert!(store.published().listeners["one"].is_some());
+
+    test.write("eds.yaml", &assignments("a", "2"));
+    endpoints(&mut store, &file).unwrap();
+    assert_eq!(addresses(&mut store), ["127.0.0.1:2"]);
+
+    test.write("eds.yaml", &assignments("a", "99999"));
+    let error = endpoints(&mut store, &file).unwrap_err().to_string();
+    assert!(
+        error.contains("resources[0].endpoints[0].lb_endpoints[0].endpoint.address"),
+        "{error}"
+    );
+    assert_eq!(addresses(&mut store), ["127.0.0.1:2"]);
+
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(test.load(&text), Err(error) if error.contains("cannot read")));
+}

@@ -45,19 +45,15 @@ load_assignment:
     assert_eq!(cluster.per_connection_buffer_limit_bytes.unwrap().value, 32768);
     let panic = cluster.common_lb_config.unwrap().healthy_panic_threshold.unwrap();
     assert!((panic.value - 12.5).abs() < f64::EPSILON);
-    assert!(cluster.respect_dns_ttl);
+    #[allow(deprecated)]
+    let respected = cluster.respect_dns_ttl;
+    assert!(respected);
     assert_eq!(cluster.dns_lookup_family, 1);
     let Metadata { filter_metadata, .. } = cluster.metadata.unwrap();
-    assert_eq!(
-        format!("{:?}", filter_metadata["istio"].fields["services"]),
-        format!(
-            "{:?}",
-            well_known::structure(&json!({"x": [
-                {"host": "a.b", "weight": 2, "ok": true, "none": null}
-            ]}))
-            .fields["x"]
-        )
-    );
+    let services = json!({"services": [{"host": "a.b", "weight": 2, "ok": true, "none": null}]});
+    let services = well_known::encode("Struct", &services).unwrap();
+    let services = weft_api::xds::google::protobuf::Struct::decode(&services[..]).unwrap();
+    assert_eq!(filter_metadata["istio"], services);
     let endpoints = &cluster.load_assignment.unwrap().endpoints[0].lb_endpoints;
     assert_eq!(endpoints.len(), 2);
     assert_eq!(endpoints[1].load_balancing_weight.unwrap().value, 3);
@@ -122,9 +118,15 @@ fn what_is_wrong_is_said_with_its_path() {
             "load_assignment.endpoints[1].lb_endpoints[0].endpoints: no such field",
         ),
         (json!({"name": 5}), "name: \"5\" is not a text (put it in quotes)"),
-        (json!({"name": "a", "connect_timeout": "5"}), "connect_timeout: \"5\" is not a duration in seconds, as 1.5s"),
+        (
+            json!({"name": "a", "connect_timeout": "5"}),
+            "connect_timeout: \"5\" is not a duration in seconds, as 1.5s",
+        ),
         (json!({"type": "MAGIC"}), "type: \"MAGIC\" is not one of the values that Envoy knows"),
-        (json!({"circuit_breakers": {"thresholds": {}}}), "circuit_breakers.thresholds: \"{}\" is not a list"),
+        (
+            json!({"circuit_breakers": {"thresholds": {}}}),
+            "circuit_breakers.thresholds: \"{}\" is not a list",
+        ),
         (
             json!({"max_requests_per_connection": -1}),
             "max_requests_per_connection: \"-1\" is not a number in range",
@@ -134,21 +136,25 @@ fn what_is_wrong_is_said_with_its_path() {
             "max_requests_per_connection: \"1.5\" is not a whole number",
         ),
         (json!({"respect_dns_ttl": "maybe"}), "respect_dns_ttl: \"maybe\" is not true or false"),
-        (
-            json!({"type": "STATIC", "cluster_type": {}}),
-            "type and cluster_type exclude each other",
-        ),
+        (json!({"type": "STATIC", "cluster_type": {}}), "type and cluster_type exclude each other"),
         (json!({"lb_policy": 0, "lbPolicy": 0}), "\"lbPolicy\" is given twice"),
         (any(json!({"sni": "x"})), "transport_socket.typed_config.@type: missing"),
         (
-            any(json!({"@type": "x/envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport"})),
+            any(
+                json!({"@type": "x/envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport"}),
+            ),
             "transport_socket.typed_config: \"envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport\" is not supported",
         ),
         (
-            any(json!({"@type": "x/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", "a": 1})),
+            any(
+                json!({"@type": "x/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", "a": 1}),
+            ),
             "transport_socket.typed_config.a: no such field",
         ),
-        (json!({"lrs_server": {"self": {}, "ads": {}}}), "lrs_server: self and ads exclude each other"),
+        (
+            json!({"lrs_server": {"self": {}, "ads": {}}}),
+            "lrs_server: self and ads exclude each other",
+        ),
     ] {
         assert_eq!(refused(CLUSTER, &value), wanted);
     }
@@ -171,10 +177,8 @@ fn durations_have_nanoseconds_and_signs() {
         ("0.0000000001s", None),
         ("1e3s", None),
     ] {
-        let value: Result<prost_types::Duration, _> =
-            well_known::encode("Duration", &json!(text)).map(|bytes| {
-                prost_types::Duration::decode(&bytes[..]).unwrap()
-            });
+        let value: Result<prost_types::Duration, _> = well_known::encode("Duration", &json!(text))
+            .map(|bytes| prost_types::Duration::decode(&bytes[..]).unwrap());
         assert_eq!(value.ok().map(|d| (d.seconds, d.nanos)), wanted, "{text}");
     }
 }
