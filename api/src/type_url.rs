@@ -13,10 +13,13 @@ pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 pub const CLUSTER_LOAD_ASSIGNMENT: &str =
     "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 
+/// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
+pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+
 /// The prefix of every type URL.
 pub const PREFIX: &str = "type.googleapis.com/";
 
-/// The short name of a type, as Istio's metrics and `proxy-status` spell it: `lds`, `rds`, `vhds`, `cds`, `eds`.
+/// The short name of a type, as Istio's metrics and `proxy-status` spell it: `lds`, `rds`, `vhds`, `cds`, `eds`, `sds`.
 pub fn short(type_url: &str) -> &str {
     match type_url {
         LISTENER => "lds",
@@ -24,6 +27,7 @@ pub fn short(type_url: &str) -> &str {
         VIRTUAL_HOST => "vhds",
         CLUSTER => "cds",
         CLUSTER_LOAD_ASSIGNMENT => "eds",
+        SECRET => "sds",
         other => other,
     }
 }

@@ -1,6 +1,14 @@
 //! TLS settings. Keys and roots of the mesh are not here: they are the proxy's own [`MeshIdentity`](TlsSource::Mesh).
 
-use std::path::PathBuf;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use arc_swap::ArcSwapOption;
+use rustls::{CipherSuite, RootCertStore, sign::CertifiedKey};
 
 use super::matcher::StringMatcher;
 
@@ -15,6 +23,67 @@ pub enum TlsSource {
     Inline { certificate: Box<[u8]>, key: Box<[u8]>, ca: Box<[u8]> },
     /// The system's trust store.
     System,
+    /// What the control plane holds under a name.
+    Secret(Arc<Secret>),
+}
+
+/// A secret of the control plane (SDS): every use of a name shares one, and sees what it holds now.
+#[derive(Debug)]
+pub struct Secret {
+    name: Box<str>,
+    content: ArcSwapOption<SecretContent>,
+}
+
+/// What a secret holds.
+#[derive(Debug)]
+pub enum SecretContent {
+    /// A certificate and its key.
+    Certificate(Arc<CertifiedKey>),
+    /// Whom to trust.
+    Trust(Arc<RootCertStore>),
+}
+
+impl Secret {
+    /// A secret of which nothing is known yet.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), content: ArcSwapOption::empty() }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it holds.
+    pub fn content(&self) -> Option<Arc<SecretContent>> {
+        self.content.load_full()
+    }
+
+    /// Gives it another content. For the control thread.
+    pub fn set(&self, content: Option<Arc<SecretContent>>) {
+        self.content.store(content);
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "secret {}", self.name)
+    }
+}
+
+/// By name: the content changes.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Secret {}
+
+impl Hash for Secret {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
 }
 
 /// Oldest and newest TLS that is spoken.
@@ -31,8 +100,8 @@ pub enum TlsVersions {
 /// `DownstreamTlsContext`.
 #[derive(Clone, Debug)]
 pub struct DownstreamTls {
-    /// Own certificate.
-    pub identity: TlsSource,
+    /// Own certificates, at least one; several for clients that can verify only one kind of key, or for several names.
+    pub certificates: Vec<TlsSource>,
     /// Whom to trust; `None`: client certificates are not asked for.
     pub trust: Option<TlsSource>,
     /// A client certificate must be given.
@@ -43,6 +112,10 @@ pub struct DownstreamTls {
     pub alpn: Vec<Box<[u8]>>,
     /// Versions.
     pub versions: TlsVersions,
+    /// The cipher suites of TLS 1.2 that are spoken; empty: all that are good.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// Sessions may be resumed.
+    pub resumption: bool,
 }
 
 /// `UpstreamTlsContext`.

@@ -10,7 +10,7 @@ use std::{
     cell::RefCell,
     collections::{HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use weft_api::xds::google::protobuf::Any;
@@ -20,12 +20,14 @@ use crate::{
         access_log::AccessLog,
         listener::Listener,
         route::{RouteConfig, VirtualHost},
+        tls::{Secret, SecretContent},
     },
     settings::{Ports, Settings},
 };
 
 mod access_log;
 mod action;
+mod cipher_suites;
 pub mod cluster;
 pub mod endpoint;
 mod fault;
@@ -61,7 +63,11 @@ pub struct Decoder {
     access_log: Option<Arc<AccessLog>>,
     buckets: TokenBuckets,
     names: RefCell<HashSet<Arc<str>>>,
+    secrets: Secrets,
 }
+
+/// Secrets by name, as long as something uses them.
+type Secrets = RefCell<HashMap<Box<str>, Weak<Secret>>>;
 
 /// The decoding of one resource.
 struct Context<'a> {
@@ -73,12 +79,25 @@ struct Context<'a> {
     seen_buckets: RefCell<HashMap<BucketKey, u32>>,
     resource: &'a str,
     names: &'a RefCell<HashSet<Arc<str>>>,
+    secrets: &'a Secrets,
 }
 
 impl Context<'_> {
     /// The one copy of a name: route names, cluster names.
     fn intern(&self, name: &str) -> Arc<str> {
         intern(self.names, name)
+    }
+
+    /// The one secret of a name.
+    fn secret(&self, name: &str) -> Arc<Secret> {
+        let mut secrets = self.secrets.borrow_mut();
+        if let Some(known) = secrets.get(name).and_then(Weak::upgrade) {
+            return known;
+        }
+        secrets.retain(|_, secret| secret.strong_count() > 0);
+        let new = Arc::new(Secret::new(name));
+        secrets.insert(name.into(), Arc::downgrade(&new));
+        new
     }
 }
 
@@ -109,6 +128,7 @@ impl Decoder {
                 .map(Arc::new),
             buckets: TokenBuckets::default(),
             names: RefCell::default(),
+            secrets: RefCell::default(),
         })
     }
 
@@ -121,6 +141,7 @@ impl Decoder {
             seen_buckets: RefCell::default(),
             resource,
             names: &self.names,
+            secrets: &self.secrets,
         }
     }
 
@@ -171,6 +192,33 @@ impl Decoder {
             return Err(Invalid::value(&pb.name, "the resource's name")).at("name");
         }
         cluster::cluster(&self.context(name), &pb)
+    }
+
+    /// A secret's content.
+    ///
+    /// # Errors
+    /// See [`Self::listener`].
+    pub fn secret(&self, name: &str, any: &Any) -> Result<SecretContent, Invalid> {
+        let pb: weft_api::xds::envoy::extensions::transport_sockets::tls::v3::Secret =
+            value::unpack(any)?;
+        if pb.name != name {
+            return Err(Invalid::value(&pb.name, "the resource's name")).at("name");
+        }
+        tls::secret(&pb)
+    }
+
+    /// Gives those who use a secret its content.
+    pub fn set_secret(&self, name: &str, content: Option<&Arc<SecretContent>>) {
+        if let Some(secret) = self.secrets.borrow().get(name).and_then(Weak::upgrade) {
+            let same = match (secret.content(), content) {
+                (Some(old), Some(new)) => Arc::ptr_eq(&old, new),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                secret.set(content.cloned());
+            }
+        }
     }
 
     /// A load assignment.

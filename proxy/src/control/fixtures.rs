@@ -8,7 +8,10 @@ use weft_api::xds::{
                 Cluster,
                 cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
             },
-            core::v3::{Address, SocketAddress, address, socket_address},
+            core::v3::{
+                Address, DataSource, SocketAddress, TransportSocket, address, data_source,
+                socket_address, transport_socket,
+            },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
             },
@@ -18,13 +21,20 @@ use weft_api::xds::{
                 VirtualHost, WeightedCluster, route, route_action, route_match, weighted_cluster,
             },
         },
-        extensions::filters::{
-            http::router::v3::Router,
-            network::{
-                http_connection_manager::v3::{
-                    HttpConnectionManager, HttpFilter, Rds, http_connection_manager, http_filter,
+        extensions::{
+            filters::{
+                http::router::v3::Router,
+                network::{
+                    http_connection_manager::v3::{
+                        HttpConnectionManager, HttpFilter, Rds, http_connection_manager,
+                        http_filter,
+                    },
+                    tcp_proxy::v3::{TcpProxy, tcp_proxy},
                 },
-                tcp_proxy::v3::{TcpProxy, tcp_proxy},
+            },
+            transport_sockets::tls::v3::{
+                CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate,
+                secret,
             },
         },
         service::discovery::v3::{DeltaDiscoveryResponse, Resource},
@@ -195,4 +205,40 @@ pub fn response(kind: Kind, resources: Vec<Resource>, removed: &[&str]) -> Delta
         removed_resources: removed.iter().map(|name| (*name).into()).collect(),
         ..DeltaDiscoveryResponse::default()
     }
+}
+
+/// A secret with a certificate and its key, in PEM.
+pub fn certificate_secret(name: &str, certificate: &str, key: &str) -> Secret {
+    let inline = |text: &str| DataSource {
+        specifier: Some(data_source::Specifier::InlineString(text.into())),
+        ..DataSource::default()
+    };
+    Secret {
+        name: name.into(),
+        r#type: Some(secret::Type::TlsCertificate(TlsCertificate {
+            certificate_chain: Some(inline(certificate)),
+            private_key: Some(inline(key)),
+            ..TlsCertificate::default()
+        })),
+    }
+}
+
+/// A listener of bytes that terminates TLS with a secret of the control plane.
+pub fn tls_listener(name: &str, cluster: &str, secret: &str) -> Listener {
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![SdsSecretConfig {
+                name: secret.into(),
+                ..SdsSecretConfig::default()
+            }],
+            ..CommonTlsContext::default()
+        }),
+        ..DownstreamTlsContext::default()
+    };
+    let mut listener = tcp_listener(name, cluster);
+    listener.filter_chains[0].transport_socket = Some(TransportSocket {
+        name: "envoy.transport_sockets.tls".into(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any(&context))),
+    });
+    listener
 }

@@ -27,6 +27,7 @@ use crate::{
         ProxyConfig,
         listener::Listener,
         route::{RouteConfig, VirtualHost},
+        tls::SecretContent,
     },
     net::cluster::StateStore,
     settings::Subscribed,
@@ -62,12 +63,19 @@ pub enum Kind {
     Listener,
     Route,
     VirtualHost,
+    Secret,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::VirtualHost];
+    pub const ALL: [Self; 6] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Listener,
+        Self::Route,
+        Self::VirtualHost,
+        Self::Secret,
+    ];
 
     /// The xDS type.
     pub fn type_url(self) -> &'static str {
@@ -77,6 +85,7 @@ impl Kind {
             Self::Listener => type_url::LISTENER,
             Self::Route => type_url::ROUTE_CONFIGURATION,
             Self::VirtualHost => type_url::VIRTUAL_HOST,
+            Self::Secret => type_url::SECRET,
         }
     }
 
@@ -105,6 +114,7 @@ pub struct Store {
     listeners: Slots<Listener>,
     routes: Slots<RouteConfig>,
     virtual_hosts: Slots<VirtualHost>,
+    secrets: Slots<SecretContent>,
     clusters: Slots<DecodedCluster>,
     endpoints: Slots<Assignment>,
     built: HashMap<Arc<str>, build::Built>,
@@ -141,6 +151,7 @@ impl Store {
             listeners: Slots::default(),
             routes: Slots::with_grace(),
             virtual_hosts: Slots::default(),
+            secrets: Slots::default(),
             clusters: Slots::with_grace(),
             endpoints: Slots::with_grace(),
             built: HashMap::new(),
@@ -209,6 +220,7 @@ impl Store {
                 Kind::Listener => self.listeners.remove(name, now),
                 Kind::Route => self.routes.remove(name, now),
                 Kind::VirtualHost => self.virtual_hosts.remove(name, now),
+                Kind::Secret => self.remove_secret(name, now),
             }
         }
         rejections
@@ -241,6 +253,7 @@ impl Store {
                 match kind {
                     Kind::VirtualHost => self.virtual_hosts.remove(name, Instant::now()),
                     Kind::Listener => self.listeners.remove(name, Instant::now()),
+                    Kind::Secret => self.remove_secret(name, Instant::now()),
                     _ => {}
                 }
             }
@@ -251,7 +264,7 @@ impl Store {
         match kind {
             Kind::Cluster => {
                 let value =
-                    decoder.cluster(first, body).map(|cluster| (cluster, References::default()));
+                    decode(body, |body| decoder.cluster(first, body), References::of_cluster);
                 self.clusters.store(&names, version, value)
             }
             Kind::Endpoints => {
@@ -278,6 +291,10 @@ impl Store {
                     References::of_virtual_host,
                 );
                 self.virtual_hosts.store(&names, version, value)
+            }
+            Kind::Secret => {
+                let value = decoder.secret(first, body).map(|value| (value, References::default()));
+                self.secrets.store(&names, version, value)
             }
         }
     }
@@ -318,6 +335,14 @@ impl Store {
             .collect()
     }
 
+    /// A secret that is taken away while something uses it stays as it was: what uses it goes first.
+    fn remove_secret(&mut self, name: &str, now: Instant) {
+        let held = self.secrets.get(name).is_some_and(|slot| slot.latest().is_some());
+        if !held {
+            self.secrets.remove(name, now);
+        }
+    }
+
     fn wants(&self, kind: Kind, name: &str) -> bool {
         match kind {
             Kind::Cluster => self.clusters.contains(name),
@@ -325,6 +350,7 @@ impl Store {
             Kind::Listener => self.listeners.contains(name),
             Kind::Route => self.routes.contains(name),
             Kind::VirtualHost => self.virtual_hosts.contains(name),
+            Kind::Secret => self.secrets.contains(name),
         }
     }
 
@@ -337,6 +363,7 @@ impl Store {
             Kind::Listener => self.listeners.names(),
             Kind::Route => self.routes.names(),
             Kind::VirtualHost => self.virtual_hosts.names(),
+            Kind::Secret => self.secrets.names(),
         }
     }
 
@@ -348,6 +375,7 @@ impl Store {
             Kind::Listener => self.listeners.versions(),
             Kind::Route => self.routes.versions(),
             Kind::VirtualHost => self.virtual_hosts.versions(),
+            Kind::Secret => self.secrets.versions(),
         }
     }
 
@@ -454,6 +482,7 @@ impl Store {
             Kind::Listener => self.listeners.overview(),
             Kind::Route => self.routes.overview(),
             Kind::VirtualHost => self.virtual_hosts.overview(),
+            Kind::Secret => self.secrets.overview(),
         }
     }
 }

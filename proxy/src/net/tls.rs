@@ -10,10 +10,12 @@ use weft_api::identity::SpiffeId;
 
 mod configs;
 mod handshake;
+mod material;
 mod verify;
 
 pub use configs::{ClientTls, ServerTls, TlsContexts};
 pub use handshake::{accept, connect, peer_error};
+pub use material::{parse_certified, parse_roots};
 
 /// Why there is no TLS connection, or no settings to make one with.
 #[derive(Debug, thiserror::Error)]

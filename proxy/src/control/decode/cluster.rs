@@ -129,7 +129,7 @@ pub(super) fn cluster(
             .transpose()
             .at("outlier_detection")?,
         panic_threshold,
-        transports: transports(cluster, protocol.auto_sni)?,
+        transports: transports(context, cluster, protocol.auto_sni)?,
         protocol,
         bind_source: bind_source(cluster)?,
         service: cluster.metadata.as_ref().and_then(service),
@@ -344,9 +344,13 @@ fn outlier(outlier: &PbOutlier) -> Result<OutlierDetection, Invalid> {
 }
 
 /// The matched transports, then the one for everybody else.
-fn transports(cluster: &PbCluster, auto_sni: bool) -> Result<Vec<TransportSocket>, Invalid> {
+fn transports(
+    context: &Context<'_>,
+    cluster: &PbCluster,
+    auto_sni: bool,
+) -> Result<Vec<TransportSocket>, Invalid> {
     let decode = |socket: &PbSocket| -> Result<_, Invalid> {
-        let mut tls = tls::upstream(socket).at("transport_socket")?;
+        let mut tls = tls::upstream(context, socket).at("transport_socket")?;
         if let Some(tls) = &mut tls {
             tls.auto_sni |= auto_sni;
         }

@@ -67,6 +67,9 @@ pub enum Reason {
     /// A name that nothing has.
     #[error("{0} is not defined")]
     Reference(String),
+    /// A certificate, a key or a trust bundle that is not good.
+    #[error("{0}")]
+    Material(String),
     /// Two things claim the same place.
     #[error("{0:?} is given twice")]
     Duplicate(String),
@@ -91,6 +94,11 @@ impl Invalid {
     /// A value is of another form.
     pub fn value(value: impl Into<String>, expected: &'static str) -> Self {
         Self { path: String::new(), reason: Reason::Value { value: value.into(), expected } }
+    }
+
+    /// A certificate, a key or a trust bundle is not good.
+    pub fn material(why: String) -> Self {
+        Self { path: String::new(), reason: Reason::Material(why) }
     }
 
     /// A listener's address cannot be had.

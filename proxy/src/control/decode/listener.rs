@@ -165,7 +165,7 @@ fn filter_chain(
         None => FilterChainMatch::default(),
     };
     let tls = match &chain.transport_socket {
-        Some(socket) => tls::downstream(socket).at("transport_socket")?.map(Arc::new),
+        Some(socket) => tls::downstream(context, socket).at("transport_socket")?.map(Arc::new),
         None => None,
     };
     let Some((last, others)) = chain.filters.split_last() else {

@@ -1,7 +1,7 @@
 //! TLS contexts of listeners and clusters.
 //!
-//! Secrets are named, never sent: `default` and `ROOTCA` are the proxy's own; Istio's `file-cert:CHAIN~KEY` and
-//! `file-root:CA` name files.
+//! Secrets are named: `default` and `ROOTCA` are the proxy's own, Istio's `file-cert:CHAIN~KEY` and `file-root:CA` name files,
+//! any other name is asked of the control plane.
 
 use std::path::PathBuf;
 
@@ -15,25 +15,37 @@ use weft_api::{
             raw_buffer::v3::RawBuffer,
             tls::v3::{
                 CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
-                SdsSecretConfig, TlsCertificate, TlsParameters, UpstreamTlsContext,
-                common_tls_context::ValidationContextType, tls_parameters::TlsProtocol,
+                SdsSecretConfig, Secret as PbSecret, TlsCertificate, TlsParameters,
+                UpstreamTlsContext, common_tls_context::ValidationContextType,
+                downstream_tls_context::SessionTicketKeysType, secret::Type as SecretType,
+                tls_parameters::TlsProtocol,
             },
         },
     },
 };
 
+use rustls::CipherSuite;
+
 use super::{
+    Context, cipher_suites,
     invalid::{At, Invalid, each, refuse_all},
     matcher,
     value::{flag, inline, is, type_name, unpack},
 };
 use crate::config::{
     matcher::StringMatcher,
-    tls::{DownstreamTls, TlsSource, TlsVersions, UpstreamTls},
+    tls::{DownstreamTls, SecretContent, TlsSource, TlsVersions, UpstreamTls},
+};
+use crate::{
+    control::certificates::with_causes,
+    net::tls::{self as net, TlsError},
 };
 
 /// A listener's transport socket; `None` is plaintext.
-pub fn downstream(socket: &TransportSocket) -> Result<Option<DownstreamTls>, Invalid> {
+pub fn downstream(
+    context: &Context<'_>,
+    socket: &TransportSocket,
+) -> Result<Option<DownstreamTls>, Invalid> {
     let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
         return Err(Invalid::missing("typed_config"));
     };
@@ -43,29 +55,46 @@ pub fn downstream(socket: &TransportSocket) -> Result<Option<DownstreamTls>, Inv
     if !is::<DownstreamTlsContext>(config) {
         return Err(Invalid::unsupported_value(type_name(config))).at("typed_config");
     }
-    downstream_context(&unpack(config).at("typed_config")?).map(Some).at("typed_config")
+    downstream_context(context, &unpack(config).at("typed_config")?).map(Some).at("typed_config")
 }
 
-fn downstream_context(context: &DownstreamTlsContext) -> Result<DownstreamTls, Invalid> {
+fn downstream_context(
+    context: &Context<'_>,
+    tls: &DownstreamTlsContext,
+) -> Result<DownstreamTls, Invalid> {
+    use SessionTicketKeysType as Tickets;
     refuse_all(&[
-        (context.ocsp_staple_policy != 0, "ocsp_staple_policy"),
-        (flag(context.require_sni.as_ref()), "require_sni"),
+        (tls.ocsp_staple_policy != 0, "ocsp_staple_policy"),
+        (flag(tls.require_sni.as_ref()), "require_sni"),
     ])?;
-    let common = context
-        .common_tls_context
-        .as_ref()
-        .ok_or_else(|| Invalid::missing("common_tls_context"))?;
-    let identity = certificate(common)
-        .at("common_tls_context")?
-        .ok_or_else(|| Invalid::missing("common_tls_context.tls_certificates"))?;
-    let validation = validation(common).at("common_tls_context")?;
-    let require_client_certificate = flag(context.require_client_certificate.as_ref());
+    let resumption = match &tls.session_ticket_keys_type {
+        None => true,
+        Some(Tickets::DisableStatelessSessionResumption(disabled)) => !disabled,
+        Some(Tickets::SessionTicketKeys(_)) => {
+            return Err(Invalid::unsupported("session_ticket_keys"));
+        }
+        Some(Tickets::SessionTicketKeysSdsSecretConfig(_)) => {
+            return Err(Invalid::unsupported("session_ticket_keys_sds_secret_config"));
+        }
+    };
+    let common =
+        tls.common_tls_context.as_ref().ok_or_else(|| Invalid::missing("common_tls_context"))?;
+    let certificates = certificates(context, common).at("common_tls_context")?;
+    if certificates.is_empty() {
+        return Err(Invalid::missing("common_tls_context.tls_certificates"));
+    }
+    let validation = validation(context, common).at("common_tls_context")?;
+    let require_client_certificate = flag(tls.require_client_certificate.as_ref());
     if require_client_certificate && validation.trust.is_none() {
         return Err(Invalid::missing("common_tls_context.validation_context"));
     }
+    let (versions, cipher_suites) =
+        parameters(common, validation.trust.as_ref()).at("common_tls_context")?;
     Ok(DownstreamTls {
-        versions: versions(common, validation.trust.as_ref()).at("common_tls_context")?,
-        identity,
+        versions,
+        cipher_suites,
+        resumption,
+        certificates,
         trust: validation.trust,
         require_client_certificate,
         subject_alt_names: validation.subject_alt_names,
@@ -74,7 +103,10 @@ fn downstream_context(context: &DownstreamTlsContext) -> Result<DownstreamTls, I
 }
 
 /// A cluster's transport socket; `None` is plaintext.
-pub fn upstream(socket: &TransportSocket) -> Result<Option<UpstreamTls>, Invalid> {
+pub fn upstream(
+    context: &Context<'_>,
+    socket: &TransportSocket,
+) -> Result<Option<UpstreamTls>, Invalid> {
     let Some(ConfigType::TypedConfig(config)) = &socket.config_type else {
         return Err(Invalid::missing("typed_config"));
     };
@@ -84,26 +116,31 @@ pub fn upstream(socket: &TransportSocket) -> Result<Option<UpstreamTls>, Invalid
     if !is::<UpstreamTlsContext>(config) {
         return Err(Invalid::unsupported_value(type_name(config))).at("typed_config");
     }
-    upstream_context(&unpack(config).at("typed_config")?).map(Some).at("typed_config")
+    upstream_context(context, &unpack(config).at("typed_config")?).map(Some).at("typed_config")
 }
 
-fn upstream_context(context: &UpstreamTlsContext) -> Result<UpstreamTls, Invalid> {
+fn upstream_context(
+    context: &Context<'_>,
+    tls: &UpstreamTlsContext,
+) -> Result<UpstreamTls, Invalid> {
     refuse_all(&[
-        (context.allow_renegotiation, "allow_renegotiation"),
-        (context.auto_host_sni, "auto_host_sni"),
-        (context.auto_sni_san_validation, "auto_sni_san_validation"),
+        (tls.allow_renegotiation, "allow_renegotiation"),
+        (tls.auto_host_sni, "auto_host_sni"),
+        (tls.auto_sni_san_validation, "auto_sni_san_validation"),
     ])?;
-    let common = context
-        .common_tls_context
-        .as_ref()
-        .ok_or_else(|| Invalid::missing("common_tls_context"))?;
-    let validation = validation(common).at("common_tls_context")?;
+    let common =
+        tls.common_tls_context.as_ref().ok_or_else(|| Invalid::missing("common_tls_context"))?;
+    let validation = validation(context, common).at("common_tls_context")?;
+    let certificates = certificates(context, common).at("common_tls_context")?;
+    if certificates.len() > 1 {
+        return Err(Invalid::unsupported("common_tls_context.tls_certificates beyond the first"));
+    }
     Ok(UpstreamTls {
-        identity: certificate(common).at("common_tls_context")?,
-        versions: versions(common, validation.trust.as_ref()).at("common_tls_context")?,
+        identity: certificates.into_iter().next(),
+        versions: parameters(common, validation.trust.as_ref()).at("common_tls_context")?.0,
         trust: validation.trust,
         subject_alt_names: validation.subject_alt_names,
-        sni: context.sni.as_str().into(),
+        sni: tls.sni.as_str().into(),
         auto_sni: false,
         alpn: alpn(common),
     })
@@ -113,8 +150,12 @@ fn alpn(common: &CommonTlsContext) -> Vec<Box<[u8]>> {
     common.alpn_protocols.iter().map(|protocol| protocol.as_bytes().into()).collect()
 }
 
-/// In the mesh TLS 1.3 only, unless the configuration forbids just that.
-fn versions(common: &CommonTlsContext, trust: Option<&TlsSource>) -> Result<TlsVersions, Invalid> {
+/// Versions, and the cipher suites of TLS 1.2 where there is a choice. In the mesh TLS 1.3 only, unless the configuration
+/// forbids just that.
+fn parameters(
+    common: &CommonTlsContext,
+    trust: Option<&TlsSource>,
+) -> Result<(TlsVersions, Vec<CipherSuite>), Invalid> {
     let unset = TlsParameters::default();
     let parameters = common.tls_params.as_ref().unwrap_or(&unset);
     let protocol = |value: i32, field: &str| {
@@ -127,7 +168,7 @@ fn versions(common: &CommonTlsContext, trust: Option<&TlsSource>) -> Result<TlsV
         protocol(parameters.tls_minimum_protocol_version, "tls_minimum_protocol_version")?;
     let maximum =
         protocol(parameters.tls_maximum_protocol_version, "tls_maximum_protocol_version")?;
-    match (minimum, maximum) {
+    let versions = match (minimum, maximum) {
         (_, TlsProtocol::TlSv10 | TlsProtocol::TlSv11) => {
             Err(Invalid::unsupported("tls_params.tls_maximum_protocol_version"))
         }
@@ -138,11 +179,27 @@ fn versions(common: &CommonTlsContext, trust: Option<&TlsSource>) -> Result<TlsV
         (TlsProtocol::TlSv13, _) => Ok(TlsVersions::Tls13),
         _ if trust == Some(&TlsSource::Mesh) => Ok(TlsVersions::Tls13),
         _ => Ok(TlsVersions::Tls12And13),
+    }?;
+    if versions == TlsVersions::Tls13 || parameters.cipher_suites.is_empty() {
+        return Ok((versions, Vec::new()));
+    }
+    let suites = cipher_suites::parse(&parameters.cipher_suites).at("tls_params")?;
+    match (suites.is_empty(), versions) {
+        (false, _) => Ok((versions, suites)),
+        // None of them is good enough to be spoken here, and TLS 1.3 has others.
+        (true, TlsVersions::Tls12And13) => Ok((TlsVersions::Tls13, suites)),
+        (true, _) => {
+            let all = parameters.cipher_suites.join(":");
+            Err(Invalid::unsupported_value(all)).at("cipher_suites").at("tls_params")
+        }
     }
 }
 
-/// The own certificate.
-fn certificate(common: &CommonTlsContext) -> Result<Option<TlsSource>, Invalid> {
+/// Own certificates.
+fn certificates(
+    context: &Context<'_>,
+    common: &CommonTlsContext,
+) -> Result<Vec<TlsSource>, Invalid> {
     refuse_all(&[
         (common.tls_certificate_provider_instance.is_some(), "tls_certificate_provider_instance"),
         (common.custom_tls_certificate_selector.is_some(), "custom_tls_certificate_selector"),
@@ -155,20 +212,20 @@ fn certificate(common: &CommonTlsContext) -> Result<Option<TlsSource>, Invalid> 
             "tls_certificate_certificate_provider_instance",
         ),
         (common.custom_handshaker.is_some(), "custom_handshaker"),
-        (
-            common.tls_certificates.len() + common.tls_certificate_sds_secret_configs.len() > 1,
-            "tls_certificates beyond the first",
-        ),
     ])?;
-    if let Some(secret) = common.tls_certificate_sds_secret_configs.first() {
-        return certificate_secret(secret)
-            .map(Some)
-            .at_index("tls_certificate_sds_secret_configs", 0);
-    }
-    common.tls_certificates.first().map(own_certificate).transpose().at_index("tls_certificates", 0)
+    let mut all = each(&common.tls_certificates, "tls_certificates", own_certificate)?;
+    all.extend(each(
+        &common.tls_certificate_sds_secret_configs,
+        "tls_certificate_sds_secret_configs",
+        |secret| certificate_secret(context, secret),
+    )?);
+    Ok(all)
 }
 
-fn certificate_secret(secret: &SdsSecretConfig) -> Result<TlsSource, Invalid> {
+fn certificate_secret(
+    context: &Context<'_>,
+    secret: &SdsSecretConfig,
+) -> Result<TlsSource, Invalid> {
     if secret.name == SECRET_DEFAULT {
         return Ok(TlsSource::Mesh);
     }
@@ -179,8 +236,15 @@ fn certificate_secret(secret: &SdsSecretConfig) -> Result<TlsSource, Invalid> {
             key: Some(PathBuf::from(key)),
             ca: None,
         }),
-        None => Err(Invalid::unsupported_value(&secret.name)).at("name"),
+        None => named(context, &secret.name),
     }
+}
+
+fn named(context: &Context<'_>, name: &str) -> Result<TlsSource, Invalid> {
+    if name.is_empty() {
+        return Err(Invalid::missing("name"));
+    }
+    Ok(TlsSource::Secret(context.secret(name)))
 }
 
 fn own_certificate(certificate: &TlsCertificate) -> Result<TlsSource, Invalid> {
@@ -220,20 +284,18 @@ struct Validation {
     subject_alt_names: Vec<StringMatcher>,
 }
 
-fn validation(common: &CommonTlsContext) -> Result<Validation, Invalid> {
+fn validation(context: &Context<'_>, common: &CommonTlsContext) -> Result<Validation, Invalid> {
     use ValidationContextType as Type;
     match &common.validation_context_type {
         None => Ok(Validation::default()),
         Some(Type::ValidationContextSdsSecretConfig(secret)) => Ok(Validation {
-            trust: Some(trust_secret(secret).at("validation_context_sds_secret_config")?),
+            trust: Some(trust_secret(context, secret).at("validation_context_sds_secret_config")?),
             subject_alt_names: Vec::new(),
         }),
-        Some(Type::ValidationContext(context)) => {
-            validation_context(context).at("validation_context")
-        }
+        Some(Type::ValidationContext(given)) => validation_context(given).at("validation_context"),
         Some(Type::CombinedValidationContext(combined)) => {
             let mut validation = match &combined.default_validation_context {
-                Some(context) => validation_context(context)
+                Some(given) => validation_context(given)
                     .at("default_validation_context")
                     .at("combined_validation_context")?,
                 None => Validation::default(),
@@ -245,7 +307,7 @@ fn validation(common: &CommonTlsContext) -> Result<Validation, Invalid> {
                     )
                 })?;
             validation.trust = Some(
-                trust_secret(secret)
+                trust_secret(context, secret)
                     .at("combined_validation_context.validation_context_sds_secret_config")?,
             );
             Ok(validation)
@@ -259,7 +321,7 @@ fn validation(common: &CommonTlsContext) -> Result<Validation, Invalid> {
     }
 }
 
-fn trust_secret(secret: &SdsSecretConfig) -> Result<TlsSource, Invalid> {
+fn trust_secret(context: &Context<'_>, secret: &SdsSecretConfig) -> Result<TlsSource, Invalid> {
     if secret.name == SECRET_ROOT_CA {
         return Ok(TlsSource::Mesh);
     }
@@ -268,7 +330,7 @@ fn trust_secret(secret: &SdsSecretConfig) -> Result<TlsSource, Invalid> {
         Some(ca) => {
             Ok(TlsSource::Files { certificate: None, key: None, ca: Some(PathBuf::from(ca)) })
         }
-        None => Err(Invalid::unsupported_value(&secret.name)).at("name"),
+        None => named(context, &secret.name),
     }
 }
 
@@ -305,4 +367,45 @@ fn validation_context(context: &CertificateValidationContext) -> Result<Validati
         matcher::string,
     )?);
     Ok(Validation { trust, subject_alt_names })
+}
+
+/// `envoy.extensions.transport_sockets.tls.v3.Secret`: what it holds is read and checked here, once for all who use it.
+pub fn secret(secret: &PbSecret) -> Result<SecretContent, Invalid> {
+    match &secret.r#type {
+        Some(SecretType::TlsCertificate(certificate)) => {
+            secret_certificate(certificate).at("tls_certificate")
+        }
+        Some(SecretType::ValidationContext(context)) => {
+            let Validation { trust, subject_alt_names } =
+                validation_context(context).at("validation_context")?;
+            if !subject_alt_names.is_empty() {
+                return Err(Invalid::unsupported("validation_context.match_subject_alt_names"));
+            }
+            match trust {
+                Some(TlsSource::Inline { ca, .. }) => net::parse_roots(&ca)
+                    .map(SecretContent::Trust)
+                    .map_err(|error| material(&error))
+                    .at("validation_context.trusted_ca"),
+                Some(_) => Err(Invalid::unsupported("validation_context.trusted_ca.filename")),
+                None => Err(Invalid::missing("validation_context.trusted_ca")),
+            }
+        }
+        Some(SecretType::SessionTicketKeys(_)) => Err(Invalid::unsupported("session_ticket_keys")),
+        Some(SecretType::GenericSecret(_)) => Err(Invalid::unsupported("generic_secret")),
+        None => Err(Invalid::missing("type")),
+    }
+}
+
+fn secret_certificate(certificate: &TlsCertificate) -> Result<SecretContent, Invalid> {
+    let TlsSource::Inline { certificate, key, .. } = own_certificate(certificate)? else {
+        return Err(Invalid::unsupported("certificate_chain.filename"));
+    };
+    net::parse_certified(&certificate, &key)
+        .map(SecretContent::Certificate)
+        .map_err(|error| material(&error))
+}
+
+/// What is wrong with a certificate, a key or a bundle: never their bytes.
+fn material(error: &TlsError) -> Invalid {
+    Invalid::material(with_causes(error))
 }

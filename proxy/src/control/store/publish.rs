@@ -10,10 +10,10 @@ use super::{
     Store,
     build::{self, Built},
     references::References,
-    slot::{Slot, Slots},
+    slot::{Accepted, Slot, Slots},
 };
 use crate::{
-    config::{OnDemand, ProxyConfig},
+    config::{OnDemand, ProxyConfig, tls::SecretContent},
     shared::DemandKey,
 };
 
@@ -41,6 +41,7 @@ impl Store {
         }
         self.expire(now);
         self.want_referenced();
+        self.set_secrets();
         self.build_clusters();
         self.promote();
         // What only the replaced versions named is not wanted any more.
@@ -94,6 +95,10 @@ impl Store {
         gather(&self.routes, &mut clusters, |references| &references.clusters);
         gather(&self.virtual_hosts, &mut clusters, |references| &references.clusters);
         self.clusters.want_only(&clusters);
+        let mut secrets = HashSet::new();
+        gather(&self.listeners, &mut secrets, |references| &references.secrets);
+        gather(&self.clusters, &mut secrets, |references| &references.secrets);
+        self.secrets.want_only(&secrets);
         let mut endpoints: HashSet<Arc<str>> =
             self.clusters.iter().filter_map(|(_, slot)| slot.latest()?.value.eds.clone()).collect();
         // A cluster that changes the name of its endpoints keeps the old ones until the new ones are there.
@@ -105,10 +110,26 @@ impl Store {
         self.addresses.retain(|name, _| names.contains(name));
     }
 
+    /// Gives secrets their contents: whoever uses one has the new content at once.
+    fn set_secrets(&mut self) {
+        for (name, slot) in self.secrets.iter_mut() {
+            slot.promote();
+            self.decoder.set_secret(name, slot.live().map(|live| &live.value));
+        }
+    }
+
+    /// Whether the control plane has answered for every secret that is named, be it that there is none.
+    fn secrets_told(secrets: &Slots<SecretContent>, references: &References) -> bool {
+        let told = |name: &Arc<str>| secrets.get(name).is_some_and(|slot| !slot.is_pending());
+        references.secrets.iter().all(told)
+    }
+
     /// Puts clusters together whose parts have all arrived.
     fn build_clusters(&mut self) {
         for (name, slot) in self.clusters.iter_mut() {
-            let complete = slot.latest().and_then(|accepted| {
+            let told =
+                |accepted: &&Accepted<_>| Self::secrets_told(&self.secrets, &accepted.references);
+            let complete = slot.latest().filter(told).and_then(|accepted| {
                 build::parts(&accepted.value, &self.endpoints, &self.addresses)
             });
             let parts = match complete {
@@ -170,6 +191,7 @@ impl Store {
         let listeners = complete(&self.listeners, |references| {
             let usable = |slot: &Slot<_>| slot.live().is_some() || slot.is_absent();
             references.clusters.iter().all(|name| self.cluster_settled(name))
+                && Self::secrets_told(&self.secrets, references)
                 && references.routes.iter().all(|name| self.routes.get(name).is_some_and(usable))
         });
         promote(&mut self.listeners, &listeners);

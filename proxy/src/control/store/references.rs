@@ -6,7 +6,9 @@ use crate::config::{
     http::RouteSource,
     listener::{FilterChain, Listener, Terminal},
     route::{Forward, ForwardTarget, RouteAction, RouteConfig, VirtualHost},
+    tls::TlsSource,
 };
+use crate::control::decode::cluster::DecodedCluster;
 
 /// Names that must be there before a resource takes effect. Sorted, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub struct References {
     pub clusters: Vec<Arc<str>>,
     /// Route configurations.
     pub routes: Vec<Arc<str>>,
+    /// Secrets.
+    pub secrets: Vec<Arc<str>>,
 }
 
 impl References {
@@ -23,6 +27,15 @@ impl References {
         let mut references = Self::default();
         for chain in listener.chains.iter().chain(&listener.default_chain) {
             references.add_chain(chain);
+        }
+        references.sorted()
+    }
+
+    /// Of a cluster.
+    pub fn of_cluster(cluster: &DecodedCluster) -> Self {
+        let mut references = Self::default();
+        for tls in cluster.transports.iter().filter_map(|transport| transport.tls.as_ref()) {
+            references.add_secrets(tls.identity.iter().chain(&tls.trust));
         }
         references.sorted()
     }
@@ -51,10 +64,15 @@ impl References {
         self.clusters.dedup();
         self.routes.sort_unstable();
         self.routes.dedup();
+        self.secrets.sort_unstable();
+        self.secrets.dedup();
         self
     }
 
     fn add_chain(&mut self, chain: &FilterChain) {
+        if let Some(tls) = &chain.tls {
+            self.add_secrets(tls.certificates.iter().chain(&tls.trust));
+        }
         match &chain.terminal {
             Terminal::Http(manager) => match &manager.routes {
                 RouteSource::Inline(config) => self.add_route_config(config),
@@ -64,6 +82,13 @@ impl References {
                 self.clusters.extend(proxy.clusters.iter().map(|(name, _)| name.clone()));
             }
         }
+    }
+
+    fn add_secrets<'a>(&mut self, sources: impl IntoIterator<Item = &'a TlsSource>) {
+        self.secrets.extend(sources.into_iter().filter_map(|source| match source {
+            TlsSource::Secret(secret) => Some(Arc::from(secret.name())),
+            _ => None,
+        }));
     }
 
     fn add_route_config(&mut self, config: &RouteConfig) {

@@ -490,3 +490,64 @@ fn a_listener_whose_address_cannot_be_had_is_told_of() {
     ];
     assert_eq!(refused, expected);
 }
+
+/// A certificate and its key, in PEM.
+fn certificate(name: &str) -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+/// The name in the certificate that a listener shows now.
+fn shown(test: &Test) -> Option<String> {
+    use crate::config::tls::TlsSource;
+    let listener = test.store.published().listeners.get("edge")?.as_ref()?.value.clone();
+    let tls = listener.chains[0].tls.as_ref().unwrap();
+    let [TlsSource::Secret(secret)] = tls.certificates.as_slice() else { panic!("no secret") };
+    let SecretContent::Certificate(certified) = &*secret.content()? else { panic!("a bundle") };
+    let (_, leaf) = x509_parser::parse_x509_certificate(&certified.cert[0]).unwrap();
+    let names = leaf.subject_alternative_name().unwrap().unwrap().value.general_names.clone();
+    let [x509_parser::extensions::GeneralName::DNSName(name)] = &names[..] else { panic!() };
+    Some((*name).to_owned())
+}
+
+#[test]
+fn a_listener_waits_for_its_secret_and_shows_every_good_version_of_it_at_once() {
+    const NAME: &str = "kubernetes://shop";
+    let secret = |version: &str, (certificate, key): (String, String)| {
+        vec![resource(NAME, version, &certificate_secret(NAME, &certificate, &key))]
+    };
+    let mut test = every_listener();
+    test.good(Kind::Listener, vec![resource("edge", "1", &tls_listener("edge", "c", NAME))]);
+    test.cluster("c", &["10.0.0.1:80"]);
+    assert_eq!(test.wanted(Kind::Secret), [NAME]);
+    assert!(test.store.published().listeners.is_empty() && !test.store.published().initialized);
+    test.good(Kind::Secret, secret("1", certificate("a.example")));
+    assert!(test.store.published().initialized);
+    assert_eq!(shown(&test).as_deref(), Some("a.example"));
+    let generation = test.store.published().generation;
+    test.good(Kind::Secret, secret("2", certificate("b.example")));
+    assert_eq!(shown(&test).as_deref(), Some("b.example"));
+    assert_eq!(test.store.published().generation, generation, "the listener is the same");
+    let (good, other) = (certificate("c.example"), certificate("c.example"));
+    let refused = test.say(Kind::Secret, secret("3", (good.0, other.1)), &[]);
+    let expected = "tls_certificate: the key cannot be read: it is not the key of the certificate";
+    assert_eq!(refused[0].invalid.to_string(), expected);
+    assert_eq!(shown(&test).as_deref(), Some("b.example"), "the last good one stays");
+    test.say(Kind::Secret, vec![], &[NAME]);
+    test.later(REMOVAL_GRACE * 2);
+    assert_eq!(shown(&test).as_deref(), Some("b.example"), "what uses it goes first");
+    test.say(Kind::Listener, vec![], &["edge"]);
+    assert!(test.wanted(Kind::Secret).is_empty());
+}
+
+#[test]
+fn a_secret_that_does_not_exist_holds_nobody_up() {
+    let mut test = every_listener();
+    let listener = tls_listener("edge", "c", "kubernetes://gone");
+    test.good(Kind::Listener, vec![resource("edge", "1", &listener)]);
+    test.cluster("c", &["10.0.0.1:80"]);
+    test.say(Kind::Secret, vec![], &["kubernetes://gone"]);
+    assert!(test.store.published().listeners.contains_key("edge"));
+    assert_eq!(shown(&test), None);
+}

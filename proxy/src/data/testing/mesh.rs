@@ -42,12 +42,14 @@ fn protocols(list: &[&str]) -> Vec<Box<[u8]>> {
 /// What a server in the mesh asks of its clients.
 pub fn downstream_tls(alpn: &[&str]) -> Arc<DownstreamTls> {
     Arc::new(DownstreamTls {
-        identity: TlsSource::Mesh,
+        certificates: vec![TlsSource::Mesh],
         trust: Some(TlsSource::Mesh),
         require_client_certificate: true,
         subject_alt_names: Vec::new(),
         alpn: protocols(alpn),
         versions: TlsVersions::Tls13,
+        cipher_suites: Vec::new(),
+        resumption: true,
     })
 }
 

@@ -1,4 +1,4 @@
-//! rustls configurations, built once per identity generation and settings and kept per thread.
+//! rustls configurations, built once per identity generation, secrets and settings and kept per thread.
 //!
 //! Resumption never outlives a generation: a server's ticket keys are made for one certificate and shared by the data
 //! threads (a ticket may come back to another thread); a client's sessions live in the configuration itself.
@@ -6,31 +6,30 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, ServerConfig, SupportedProtocolVersion,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{
         ClientCertVerifierBuilder, NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier,
     },
+    sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::time::Instant;
 
 use super::{
     TlsError,
+    material::{Certificates, Stamp, certified, material, modified, roots, stamps},
     verify::{ClientVerifier, Names, ServerVerifier},
 };
 use crate::{
-    config::tls::{DownstreamTls, TlsSource, TlsVersions, UpstreamTls},
+    config::tls::{DownstreamTls, SecretContent, TlsSource, TlsVersions, UpstreamTls},
     identity::Identity,
 };
 
@@ -38,10 +37,6 @@ use crate::{
 const FILE_CHECK: Duration = Duration::from_secs(10);
 /// Sessions that a client configuration keeps.
 const CLIENT_SESSIONS: usize = 64;
-/// Where systems keep their trust bundle.
-const SYSTEM_BUNDLES: [&str; 3] =
-    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-
 /// A data thread's TLS configurations.
 #[derive(Debug)]
 pub struct TlsContexts {
@@ -77,37 +72,78 @@ pub struct ClientTls {
 #[derive(Debug)]
 struct Cached<S, T> {
     settings: Weak<S>,
-    generation: Option<u64>,
-    files: Vec<(PathBuf, Option<SystemTime>)>,
+    from: From,
     checked: Instant,
     value: T,
 }
 
-impl<S, T: Clone> Cached<S, T> {
-    fn get(&mut self, settings: &Arc<S>, generation: Option<u64>) -> Option<T> {
-        let same = std::ptr::eq(self.settings.as_ptr(), Arc::as_ptr(settings));
-        if !same || self.generation != generation {
-            return None;
-        }
-        if !self.files.is_empty() && self.checked.elapsed() >= FILE_CHECK {
-            if self.files.iter().any(|(path, seen)| modified(path) != *seen) {
-                return None;
-            }
-            self.checked = Instant::now();
-        }
-        Some(self.value.clone())
+/// What of a configuration changes while its settings do not.
+#[derive(Debug)]
+struct From {
+    generation: Option<u64>,
+    secrets: Vec<Option<Arc<SecretContent>>>,
+    files: Vec<Stamp>,
+}
+
+impl From {
+    fn new<'a>(
+        generation: Option<u64>,
+        sources: impl IntoIterator<Item = &'a TlsSource> + Clone,
+    ) -> Self {
+        let secrets = secrets(sources.clone()).collect();
+        Self { generation, secrets, files: stamps(sources) }
+    }
+
+    fn has_secrets<'a>(&self, sources: impl IntoIterator<Item = &'a TlsSource>) -> bool {
+        let same = |(now, then): (Option<Arc<_>>, &Option<Arc<_>>)| match (&now, then) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            (None, None) => true,
+            _ => false,
+        };
+        secrets(sources).zip(&self.secrets).all(same)
+    }
+
+    fn has_files(&self) -> bool {
+        self.files.iter().all(|(path, seen)| modified(path) == *seen)
     }
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+fn secrets<'a>(
+    sources: impl IntoIterator<Item = &'a TlsSource>,
+) -> impl Iterator<Item = Option<Arc<SecretContent>>> {
+    sources.into_iter().filter_map(|source| match source {
+        TlsSource::Secret(secret) => Some(secret.content()),
+        _ => None,
+    })
 }
 
-fn material(
-    what: impl Into<String>,
-) -> impl FnOnce(Box<dyn std::error::Error + Send + Sync>) -> TlsError {
-    let what = what.into();
-    move |source| TlsError::Material { what, source }
+/// Whether a configuration can be used as it is.
+enum State<T> {
+    Fresh(T),
+    /// A file has changed; good until the new content is.
+    Outdated(T),
+    Unusable,
+}
+
+impl<S, T: Clone> Cached<S, T> {
+    fn state<'a>(
+        &mut self,
+        settings: &Arc<S>,
+        generation: Option<u64>,
+        sources: impl IntoIterator<Item = &'a TlsSource>,
+    ) -> State<T> {
+        let same = std::ptr::eq(self.settings.as_ptr(), Arc::as_ptr(settings));
+        if !same || self.from.generation != generation || !self.from.has_secrets(sources) {
+            return State::Unusable;
+        }
+        if !self.from.files.is_empty() && self.checked.elapsed() >= FILE_CHECK {
+            self.checked = Instant::now();
+            if !self.from.has_files() {
+                return State::Outdated(self.value.clone());
+            }
+        }
+        State::Fresh(self.value.clone())
+    }
 }
 
 impl TlsContexts {
@@ -121,42 +157,38 @@ impl TlsContexts {
         }
     }
 
-    /// What accepting with these settings needs; made on first use and when the identity or a file changed.
+    /// What accepting with these settings needs; made on first use and when the identity, a secret or a file changed.
     ///
     /// # Errors
     /// There is no identity yet, or keys or roots cannot be read.
     pub fn server(&self, tls: &Arc<DownstreamTls>) -> Result<ServerTls, TlsError> {
         let identity = self.identity.load();
-        let generation = identity.as_ref().map(|identity| identity.generation);
-        let key = Arc::as_ptr(tls) as usize;
-        let mut servers = self.servers.borrow_mut();
-        if let Some(value) = servers.get_mut(&key).and_then(|cached| cached.get(tls, generation)) {
-            return Ok(value);
-        }
-        let files = stamps([Some(&tls.identity), tls.trust.as_ref()]);
-        let value = self.build_server(tls, identity.as_deref())?;
-        servers.retain(|_, cached| cached.settings.strong_count() > 0);
-        servers.insert(key, cached(tls, generation, files, value.clone()));
-        Ok(value)
+        let identity = identity.as_deref();
+        let sources = || tls.certificates.iter().chain(&tls.trust);
+        found(&self.servers, tls, identity, sources, || self.build_server(tls, identity))
     }
 
-    /// What connecting with these settings needs; made on first use and when the identity or a file changed.
+    /// What connecting with these settings needs; made on first use and when the identity, a secret or a file changed.
     ///
     /// # Errors
     /// There is no identity yet, or keys or roots cannot be read.
     pub fn client(&self, tls: &Arc<UpstreamTls>) -> Result<ClientTls, TlsError> {
         let identity = self.identity.load();
-        let generation = identity.as_ref().map(|identity| identity.generation);
-        let key = Arc::as_ptr(tls) as usize;
-        let mut clients = self.clients.borrow_mut();
-        if let Some(value) = clients.get_mut(&key).and_then(|cached| cached.get(tls, generation)) {
-            return Ok(value);
+        let identity = identity.as_deref();
+        let sources = || tls.identity.iter().chain(&tls.trust);
+        found(&self.clients, tls, identity, sources, || self.build_client(tls, identity))
+    }
+
+    /// The process's cryptography, with only these of TLS 1.2's cipher suites where there are any. TLS 1.3 has its own.
+    fn offering(&self, suites: &[CipherSuite]) -> Arc<CryptoProvider> {
+        if suites.is_empty() {
+            return self.provider.clone();
         }
-        let files = stamps([tls.identity.as_ref(), tls.trust.as_ref()]);
-        let value = self.build_client(tls, identity.as_deref())?;
-        clients.retain(|_, cached| cached.settings.strong_count() > 0);
-        clients.insert(key, cached(tls, generation, files, value.clone()));
-        Ok(value)
+        let mut provider = CryptoProvider::clone(&self.provider);
+        provider
+            .cipher_suites
+            .retain(|suite| suite.tls13().is_some() || suites.contains(&suite.suite()));
+        Arc::new(provider)
     }
 
     fn build_server(
@@ -173,7 +205,7 @@ impl TlsContexts {
             Some(_) if tls.subject_alt_names.is_empty() => Names::Any,
             Some(_) => Names::Sans(tls.subject_alt_names.clone()),
         };
-        let builder = ServerConfig::builder_with_provider(self.provider.clone())
+        let builder = ServerConfig::builder_with_provider(self.offering(&tls.cipher_suites))
             .with_protocol_versions(versions(tls.versions))
             .map_err(TlsError::Settings)?;
         let builder = match &tls.trust {
@@ -193,17 +225,25 @@ impl TlsContexts {
                     .with_client_cert_verifier(Arc::new(ClientVerifier::new(chain, names.clone())))
             }
         };
-        let (chain, key) = certificate(&tls.identity, identity)?;
-        let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Settings)?;
+        let certificates = tls
+            .certificates
+            .iter()
+            .map(|source| certified(source, identity))
+            .collect::<Result<Vec<_>, _>>()?;
+        let leaf = certificates.first().and_then(|first| first.cert.first()).cloned();
+        let mut config = match certificates.as_slice() {
+            [only] => builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(only.clone()))),
+            _ => builder.with_cert_resolver(Arc::new(Certificates::new(certificates))),
+        };
         config.alpn_protocols = tls.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        let mesh =
-            tls.identity == TlsSource::Mesh && matches!(tls.trust, None | Some(TlsSource::Mesh));
+        let mesh = tls.certificates == [TlsSource::Mesh] && tls.trust == Some(TlsSource::Mesh);
         // Tickets carry the client's chain, verified under the bundle of the generation whose key sealed them; with
         // other bundles a ticket could cross from one chain's rules to another's.
-        if mesh && let Some(identity) = identity {
-            config.ticketer = tickets(identity).map_err(TlsError::Settings)?;
+        let safe = tls.trust.is_none() || mesh;
+        if let Some(leaf) = leaf.filter(|_| safe && tls.resumption) {
+            config.ticketer = tickets(&leaf).map_err(TlsError::Settings)?;
             config.send_tls13_tickets = 1;
         }
         Ok(ServerTls {
@@ -211,7 +251,10 @@ impl TlsContexts {
             names: Arc::new(names),
             asks: tls.trust.is_some(),
             requires: tls.require_client_certificate,
-            local_identity: local_identity(&tls.identity, identity),
+            local_identity: tls
+                .certificates
+                .first()
+                .and_then(|source| local_identity(source, identity)),
         })
     }
 
@@ -242,8 +285,8 @@ impl TlsContexts {
         let mut config = match &tls.identity {
             None => builder.with_no_client_auth(),
             Some(source) => {
-                let (chain, key) = certificate(source, identity)?;
-                builder.with_client_auth_cert(chain, key).map_err(TlsError::Settings)?
+                let certified = SingleCertAndKey::from(certified(source, identity)?);
+                builder.with_client_cert_resolver(Arc::new(certified))
             }
         };
         config.enable_sni = tls.auto_sni || !tls.sni.is_empty();
@@ -260,13 +303,42 @@ impl TlsContexts {
     }
 }
 
-fn cached<S, T>(
+/// What was made of these settings before, where it still holds. What a file holds that is not good changes nothing.
+fn found<'a, S, T: Clone, I>(
+    held: &RefCell<HashMap<usize, Cached<S, T>>>,
     settings: &Arc<S>,
-    generation: Option<u64>,
-    files: Vec<(PathBuf, Option<SystemTime>)>,
-    value: T,
-) -> Cached<S, T> {
-    Cached { settings: Arc::downgrade(settings), generation, files, checked: Instant::now(), value }
+    identity: Option<&Identity>,
+    sources: impl Fn() -> I,
+    build: impl FnOnce() -> Result<T, TlsError>,
+) -> Result<T, TlsError>
+where
+    I: Iterator<Item = &'a TlsSource> + Clone,
+{
+    let generation = identity.map(|identity| identity.generation);
+    let key = Arc::as_ptr(settings) as usize;
+    let mut held = held.borrow_mut();
+    let state = match held.get_mut(&key) {
+        Some(cached) => cached.state(settings, generation, sources()),
+        None => State::Unusable,
+    };
+    let from = match state {
+        State::Fresh(value) => return Ok(value),
+        // What is changed while it is read is looked at again.
+        State::Outdated(_) | State::Unusable => From::new(generation, sources()),
+    };
+    let value = match (build(), state) {
+        (Ok(value), _) => value,
+        (Err(error), State::Outdated(value)) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(%error, cause, "files of TLS have changed and are not good: what they held before stays");
+            value
+        }
+        (Err(error), _) => return Err(error),
+    };
+    held.retain(|_, cached| cached.settings.strong_count() > 0);
+    let settings = Arc::downgrade(settings);
+    held.insert(key, Cached { settings, from, checked: Instant::now(), value: value.clone() });
+    Ok(value)
 }
 
 fn local_identity(source: &TlsSource, identity: Option<&Identity>) -> Option<Arc<str>> {
@@ -293,10 +365,9 @@ fn versions(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersio
 
 /// Ticket keys of a certificate, shared by the data threads as long as one of them has a configuration with them. Only
 /// building a configuration takes the lock.
-fn tickets(identity: &Identity) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+fn tickets(leaf: &[u8]) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     type Kept = (Vec<u8>, Weak<dyn ProducesTickets>);
     static TICKETS: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
-    let leaf = identity.chain.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
     let mut tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
     tickets.retain(|(_, ticketer)| ticketer.strong_count() > 0);
     let kept = tickets.iter().find(|(of, _)| *of == leaf);
@@ -304,106 +375,6 @@ fn tickets(identity: &Identity) -> Result<Arc<dyn ProducesTickets>, rustls::Erro
         return Ok(ticketer);
     }
     let ticketer = aws_lc_rs::Ticketer::new()?;
-    tickets.push((leaf, Arc::downgrade(&ticketer)));
+    tickets.push((leaf.to_vec(), Arc::downgrade(&ticketer)));
     Ok(ticketer)
-}
-
-fn stamps<const N: usize>(sources: [Option<&TlsSource>; N]) -> Vec<(PathBuf, Option<SystemTime>)> {
-    let mut stamps = Vec::new();
-    for source in sources.into_iter().flatten() {
-        if let TlsSource::Files { certificate, key, ca } = source {
-            for path in [certificate, key, ca].into_iter().flatten() {
-                stamps.push((path.clone(), modified(path)));
-            }
-        }
-    }
-    stamps
-}
-
-type Certificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn certificate(source: &TlsSource, identity: Option<&Identity>) -> Result<Certificate, TlsError> {
-    match source {
-        TlsSource::Mesh => {
-            let identity = identity.ok_or(TlsError::NoIdentity)?;
-            Ok((identity.chain.clone(), identity.key.clone_key()))
-        }
-        TlsSource::Files { certificate: Some(certificate), key: Some(key), .. } => {
-            parse_certificate(&read(certificate)?, &read(key)?)
-        }
-        TlsSource::Inline { certificate, key, .. } => parse_certificate(certificate, key),
-        TlsSource::Files { .. } | TlsSource::System => {
-            Err(missing("a certificate and its key", "none is configured"))
-        }
-    }
-}
-
-fn parse_certificate(chain: &[u8], key: &[u8]) -> Result<Certificate, TlsError> {
-    let chain = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| material("the certificate")(Box::new(error)))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(key).map_err(|error| material("the key")(Box::new(error)))?;
-    if chain.is_empty() {
-        return Err(missing("the certificate", "it holds no certificate"));
-    }
-    Ok((chain, key))
-}
-
-fn missing(what: &str, why: &str) -> TlsError {
-    material(what)(why.into())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| material(path.display().to_string())(Box::new(error)))
-}
-
-fn roots(source: &TlsSource, identity: Option<&Identity>) -> Result<Arc<RootCertStore>, TlsError> {
-    match source {
-        TlsSource::Mesh => {
-            let identity = identity.ok_or(TlsError::NoIdentity)?;
-            let mut roots = RootCertStore::empty();
-            for root in &identity.roots {
-                roots.add(root.clone()).map_err(TlsError::Settings)?;
-            }
-            Ok(Arc::new(roots))
-        }
-        TlsSource::Files { ca: Some(ca), .. } => parse_roots(&read(ca)?).map(Arc::new),
-        TlsSource::Inline { ca, .. } => parse_roots(ca).map(Arc::new),
-        TlsSource::Files { ca: None, .. } | TlsSource::System => system_roots(),
-    }
-}
-
-fn parse_roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate =
-            certificate.map_err(|error| material("the trust bundle")(Box::new(error)))?;
-        roots.add(certificate).map_err(TlsError::Settings)?;
-    }
-    if roots.is_empty() {
-        return Err(missing("the trust bundle", "it holds no certificate"));
-    }
-    Ok(roots)
-}
-
-/// The system's trust bundle, read once for the process. What of it rustls cannot use is left out.
-fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
-    static ROOTS: LazyLock<io::Result<Arc<RootCertStore>>> = LazyLock::new(|| {
-        let path = SYSTEM_BUNDLES
-            .iter()
-            .find(|path| Path::new(path).exists())
-            .ok_or(io::ErrorKind::NotFound)?;
-        let pem = fs::read(path)?;
-        let mut roots = RootCertStore::empty();
-        roots
-            .add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
-        Ok(Arc::new(roots))
-    });
-    match &*ROOTS {
-        Ok(roots) => Ok(roots.clone()),
-        Err(error) => {
-            Err(material("the system's trust bundle")(Box::new(io::Error::from(error.kind()))))
-        }
-    }
 }

@@ -24,6 +24,8 @@ use crate::{
     identity::Identity,
 };
 
+mod secrets;
+
 /// Signs certificates for tests.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -104,12 +106,14 @@ pub fn handle(identity: Identity) -> Arc<ArcSwapOption<Identity>> {
 /// Mutual TLS on the accepting side.
 pub fn downstream(alpn: &[&str]) -> Arc<DownstreamTls> {
     Arc::new(DownstreamTls {
-        identity: TlsSource::Mesh,
+        certificates: vec![TlsSource::Mesh],
         trust: Some(TlsSource::Mesh),
         require_client_certificate: true,
         subject_alt_names: Vec::new(),
         alpn: alpn.iter().map(|protocol| protocol.as_bytes().into()).collect(),
         versions: TlsVersions::Tls13,
+        cipher_suites: Vec::new(),
+        resumption: true,
     })
 }
 
@@ -380,11 +384,11 @@ async fn servers_outside_the_mesh_are_checked_by_name() {
     let (certificate, key) = authority.sign(leaf);
     let server = contexts(authority.identity(1, SERVER));
     let accepting = Arc::new(DownstreamTls {
-        identity: TlsSource::Inline {
+        certificates: vec![TlsSource::Inline {
             certificate: pem("CERTIFICATE", &certificate).into(),
             key: pem("PRIVATE KEY", &key.serialize_der()).into(),
             ca: Box::default(),
-        },
+        }],
         trust: None,
         versions: TlsVersions::Tls12,
         ..DownstreamTls::clone(&downstream(&[]))

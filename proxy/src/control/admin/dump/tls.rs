@@ -13,22 +13,28 @@ const TYPES: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.
 
 pub fn downstream(tls: &DownstreamTls) -> Value {
     let common = common(
-        Some(&tls.identity),
+        &tls.certificates,
         tls.trust.as_ref(),
         &tls.subject_alt_names,
         &tls.alpn,
         tls.versions,
     );
+    let mut common = common;
+    if !tls.cipher_suites.is_empty() {
+        let names: Vec<_> = tls.cipher_suites.iter().map(|suite| format!("{suite:?}")).collect();
+        common["tls_params"]["cipher_suites"] = json!(names);
+    }
     socket(&pruned(json!({
         "@type": format!("{TYPES}DownstreamTlsContext"),
         "common_tls_context": common,
         "require_client_certificate": tls.require_client_certificate,
+        "disable_stateless_session_resumption": !tls.resumption,
     })))
 }
 
 pub fn upstream(tls: &UpstreamTls) -> Value {
     let common = common(
-        tls.identity.as_ref(),
+        tls.identity.as_slice(),
         tls.trust.as_ref(),
         &tls.subject_alt_names,
         &tls.alpn,
@@ -55,7 +61,7 @@ fn socket(context: &Value) -> Value {
 }
 
 fn common(
-    identity: Option<&TlsSource>,
+    certificates: &[TlsSource],
     trust: Option<&TlsSource>,
     names: &[StringMatcher],
     alpn: &[Box<[u8]>],
@@ -74,28 +80,38 @@ fn common(
         },
         "alpn_protocols": alpn,
     }));
-    match identity {
-        Some(TlsSource::Mesh) => {
-            context["tls_certificate_sds_secret_configs"] = json!([{"name": SECRET_DEFAULT}]);
-        }
-        Some(TlsSource::Files { certificate, key, .. }) => {
-            context["tls_certificates"] = json!([{
+    let (mut given, mut named) = (Vec::new(), Vec::new());
+    for certificate in certificates {
+        match certificate {
+            TlsSource::Mesh => named.push(json!({"name": SECRET_DEFAULT})),
+            TlsSource::Secret(secret) => named.push(json!({"name": secret.name()})),
+            TlsSource::Files { certificate, key, .. } => given.push(json!({
                 "certificate_chain": {"filename": certificate},
                 "private_key": {"filename": key},
-            }]);
+            })),
+            TlsSource::Inline { .. } => {
+                given.push(json!({"private_key": {"inline_string": "[redacted]"}}));
+            }
+            TlsSource::System => {}
         }
-        Some(TlsSource::Inline { .. }) => {
-            context["tls_certificates"] = json!([{"private_key": {"inline_string": "[redacted]"}}]);
-        }
-        Some(TlsSource::System) | None => {}
+    }
+    if !given.is_empty() {
+        context["tls_certificates"] = json!(given);
+    }
+    if !named.is_empty() {
+        context["tls_certificate_sds_secret_configs"] = json!(named);
     }
     let names: Vec<_> = names.iter().map(string).collect();
     let validation = pruned(json!({"match_subject_alt_names": names}));
     match trust {
-        Some(TlsSource::Mesh) => {
+        Some(secret @ (TlsSource::Mesh | TlsSource::Secret(_))) => {
+            let name = match secret {
+                TlsSource::Secret(secret) => secret.name(),
+                _ => SECRET_ROOT_CA,
+            };
             context["combined_validation_context"] = pruned(json!({
                 "default_validation_context": validation,
-                "validation_context_sds_secret_config": {"name": SECRET_ROOT_CA},
+                "validation_context_sds_secret_config": {"name": name},
             }));
         }
         Some(TlsSource::Files { ca, .. }) => {
