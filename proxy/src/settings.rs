@@ -225,7 +225,8 @@ impl Settings {
 
     /// Whether connections are captured, and not addressed to the proxy.
     pub fn is_captured(&self) -> bool {
-        self.interception == Interception::Redirect
+        // A gateway says so in a pod, as Istio's do, and means every address of the pod: nothing is captured.
+        self.kind == ProxyKind::Sidecar && self.interception == Interception::Redirect
     }
 
     /// The listeners that the proxy asks for.
@@ -259,13 +260,12 @@ impl Settings {
     /// See [`SettingsError`].
     pub fn new(args: SidecarArgs, pod: Option<Pod>) -> Result<Self, SettingsError> {
         let named_services = outbound::assign(args.outbound_range, &args.outbound)?;
-        let of_pod = pod.as_ref().map(|pod| (pod.interception, pod.address));
+        let in_pod = pod.is_some();
         let common = Self::of_proxy(ProxyKind::Sidecar, args.proxy, pod)?;
         Ok(Self {
-            interception: of_pod.map_or(Interception::None, |(interception, _)| interception),
             app_address: given(
                 args.app_address,
-                of_pod.map(|_| common.pod_address),
+                in_pod.then_some(common.pod_address),
                 "--app-address",
             )?,
             named_services: named_services.into(),
@@ -330,7 +330,7 @@ impl Settings {
                 .or_else(|| pod.as_ref()?.cluster_id.clone())
                 .unwrap_or_else(|| "Kubernetes".into()),
             domain: args.domain,
-            interception: Interception::None,
+            interception: pod.as_ref().map_or(Interception::None, |pod| pod.interception),
             pod_address,
             app_address: pod_address,
             own_addresses,

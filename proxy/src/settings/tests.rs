@@ -160,6 +160,7 @@ fn a_router_in_a_pod_needs_no_flags_and_captures_nothing() {
     };
     let settings = Settings::router(*args, pod).unwrap();
     assert_eq!(settings.listeners(), Subscribed::All);
+    assert_eq!(settings.interception, Interception::Redirect, "every address of the pod is meant");
     assert!(!settings.is_captured());
     assert_eq!(settings.control_plane.host, "weft-operator.weft-system.svc");
 }
