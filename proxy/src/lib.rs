@@ -6,6 +6,7 @@ pub mod capture;
 pub mod config;
 pub mod control;
 pub mod data;
+pub mod h1;
 pub mod hooks;
 pub mod http;
 pub mod identity;

@@ -13,6 +13,7 @@ pub struct HttpCounters {
     connections: Counter,
     open: Gauge,
     requests: Counter,
+    protocol_errors: Counter,
     /// By the first digit of the status, from 1.
     classes: [Counter; 5],
     /// What its policies said.
@@ -27,6 +28,7 @@ impl HttpCounters {
             connections: counter("downstream_cx_total"),
             open: stats.gauge(&format!("http.{prefix}.downstream_cx_active")),
             requests: counter("downstream_rq_total"),
+            protocol_errors: counter("downstream_cx_protocol_error"),
             classes: [1, 2, 3, 4, 5].map(|class| counter(&format!("downstream_rq_{class}xx"))),
             rbac: RbacCounters::new(stats, &format!("http.{prefix}.")),
         }
@@ -36,6 +38,11 @@ impl HttpCounters {
     pub fn connection(&self) -> GaugeGuard {
         self.connections.inc();
         self.open.hold()
+    }
+
+    /// Counts that a client broke the protocol.
+    pub fn protocol_error(&self) {
+        self.protocol_errors.inc();
     }
 
     /// Counts a response, or a request that got none.

@@ -15,13 +15,82 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use crate::http::downstream::ServerIo;
+
 /// What carries the bytes.
 #[derive(Debug)]
 pub enum Transport {
     /// A connection that was accepted.
     Tcp(TcpStream),
     /// A request that became a tunnel (`CONNECT`).
-    Tunnel(Box<TokioIo<Upgraded>>),
+    Tunnel(Tunnel),
+}
+
+/// A client's connection that a request has handed over.
+#[derive(Debug)]
+pub enum Tunnel {
+    /// All of an HTTP/1 connection.
+    Http1(Box<ServerIo>),
+    /// A stream of an HTTP/2 connection.
+    Http2(Box<TokioIo<Upgraded>>),
+}
+
+impl AsyncRead for Tunnel {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Http2(io) => Pin::new(io).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Tunnel {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Http1(io) => Pin::new(io).poll_write(cx, buf),
+            Self::Http2(io) => Pin::new(io).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1(io) => Pin::new(io).poll_flush(cx),
+            Self::Http2(io) => Pin::new(io).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1(io) => Pin::new(io).poll_shutdown(cx),
+            Self::Http2(io) => Pin::new(io).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Http1(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+            Self::Http2(io) => Pin::new(io).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Http1(io) => io.is_write_vectored(),
+            Self::Http2(io) => io.is_write_vectored(),
+        }
+    }
 }
 
 /// A transport, and bytes read from it that nobody has taken yet.

@@ -1,29 +1,25 @@
 //! A client's HTTP connection: which HTTP is spoken, limits and timeouts, draining; each request goes to the
 //! `manager`.
 //!
-//! The seam around hyper's server connections: the codec may be replaced without the rest noticing.
+//! HTTP/1 is the proxy's own ([`http1`]); HTTP/2 is hyper's.
 
-use std::{cell::Cell, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use ::http::{Request, Response};
+use ::http::{Method, Request, Response, header};
 use bytes::BytesMut;
-use hyper::{
-    body::Incoming,
-    rt::Executor,
-    server::conn::{http1, http2},
-    service::Service,
-};
+use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::AsyncReadExt,
     sync::watch,
     time::{Instant, timeout},
 };
 
 use super::{
-    framing::{Watch, Watched},
-    manager,
+    incoming::ClientBody,
+    manager::{self, Closed},
     response::Tracked,
+    upgrade::OnUpgrade,
 };
 use crate::{
     config::{
@@ -31,20 +27,22 @@ use crate::{
         listener::TrafficDirection,
     },
     data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
-    net::tls::PeerInfo,
+    h1::head::Limits,
+    net::{clock::now_ms, tls::PeerInfo},
     shared::Lifecycle,
 };
 
+mod date;
+pub mod http1;
 mod io;
 
-use io::ServerIo;
+use http1::{Http1, Refused};
+pub use io::ServerIo;
 
 /// For a request's head where the settings say nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a connection without requests where the settings say nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
-/// hyper's smallest buffer.
-const LEAST_BUFFER: usize = 8 * 1024;
 /// HTTP/2 windows.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -85,10 +83,31 @@ impl Codec {
 
 /// Requests of a connection, for its timeouts.
 #[derive(Debug)]
-struct Activity {
+pub struct Activity {
     active: Cell<usize>,
     served: Cell<u64>,
     changed: Cell<Instant>,
+    /// Since when a head has begun and not ended, on the process's clock.
+    head_since: Cell<Option<u64>>,
+}
+
+impl Activity {
+    /// A head has begun to come in.
+    fn head_begins(&self) {
+        if self.head_since.get().is_none() {
+            self.head_since.set(Some(now_ms()));
+        }
+    }
+
+    /// The head is whole, or will never be.
+    fn head_ended(&self) {
+        self.head_since.set(None);
+    }
+
+    /// For how long a head has begun and not ended.
+    fn in_head_for(&self) -> Option<Duration> {
+        self.head_since.get().map(|since| Duration::from_millis(now_ms().saturating_sub(since)))
+    }
 }
 
 /// A request under way.
@@ -186,13 +205,14 @@ impl Driver {
             active: Cell::new(0),
             served: Cell::new(0),
             changed: Cell::new(now),
+            head_since: Cell::new(None),
         });
         let lifecycle = connection.thread.lifecycle_changes();
         Self { connection, manager, activity, born: now, lifecycle, draining: None }
     }
 
-    fn service(&self, watched: Option<Arc<Watched>>) -> Requests {
-        Requests { connection: self.connection.clone(), activity: self.activity.clone(), watched }
+    fn service(&self) -> Requests {
+        Requests { connection: self.connection.clone(), activity: self.activity.clone() }
     }
 
     fn head_timeout(&self) -> Duration {
@@ -213,13 +233,12 @@ impl Driver {
             && self.draining.is_some_and(|since| since.elapsed() < LAST_CHANCE)
     }
 
-    /// Looks at the timeouts. `in_head_for`: how long a head has been incomplete. `drained`: no further requests are
-    /// taken, so that only what is unfinished can take too long.
-    fn check(&self, in_head_for: Option<Duration>, drained: bool) -> Verdict {
+    /// Looks at the timeouts. `drained`: no further requests are taken, so that only what is unfinished can take too long.
+    fn check(&self, drained: bool) -> Verdict {
         let now = Instant::now();
         let busy = self.activity.active.get() > 0;
         let waiting_for_first = self.activity.served.get() == 0;
-        let waited = in_head_for.or(waiting_for_first.then(|| now - self.born));
+        let waited = self.activity.in_head_for().or(waiting_for_first.then(|| now - self.born));
         if !busy && waited.is_some_and(|waited| waited >= self.head_timeout()) {
             return Verdict::HeadTimeout;
         }
@@ -238,11 +257,7 @@ impl Driver {
     }
 
     /// Waits for a reason to look at the connection. `drained`: it has been told to finish.
-    async fn event(
-        &mut self,
-        in_head_for: impl Fn() -> Option<Duration>,
-        drained: bool,
-    ) -> Verdict {
+    async fn event(&mut self, drained: bool) -> Verdict {
         let tick = match self.draining {
             Some(_) if !drained => LAST_CHANCE_TICK,
             _ => self.tick(),
@@ -253,54 +268,40 @@ impl Driver {
                 Lifecycle::Stopping => Verdict::Close,
                 Lifecycle::Running | Lifecycle::Leaving | Lifecycle::Draining => {
                     self.draining = Some(Instant::now());
-                    self.check(in_head_for(), drained)
+                    self.check(drained)
                 }
             },
-            () = tokio::time::sleep(tick) => self.check(in_head_for(), drained),
+            () = tokio::time::sleep(tick) => self.check(drained),
         }
     }
 
-    async fn http1(mut self, mut io: ServerIo) {
-        let watched = Arc::new(Watched::default());
-        io.watch(Watch::new(watched.clone()));
-        let mut builder = http1::Builder::new();
-        builder
-            // The watch keeps the time: hyper's own would also limit how long a connection may be idle.
-            .header_read_timeout(None)
-            .max_header_size(self.manager.max_request_headers_bytes)
-            .max_buf_size(self.manager.max_request_headers_bytes.max(LEAST_BUFFER));
-        if self.manager.max_request_headers != 100 {
-            builder.max_headers(self.manager.max_request_headers);
-        }
-        let service = self.service(Some(watched.clone()));
-        let mut http = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+    async fn http1(mut self, io: ServerIo) {
+        let limits = Limits {
+            bytes: self.manager.max_request_headers_bytes,
+            fields: self.manager.max_request_headers,
+        };
+        let mut http = Http1::new(io, self.connection.clone(), self.activity.clone(), limits);
         let mut drained = false;
         loop {
             let verdict = tokio::select! {
                 biased;
-                result = &mut http => {
-                    if let Err(error) = result {
-                        tracing::debug!(peer = %self.connection.peer, %error, "HTTP/1 connection ended");
-                    }
-                    return;
-                }
-                verdict = self.event(|| watched.in_head_for(), drained) => verdict,
+                () = poll_fn(|cx| http.poll(cx)) => return,
+                verdict = self.event(drained) => verdict,
             };
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Drain => {
                     drained = true;
-                    Pin::new(&mut http).graceful_shutdown();
+                    http.finish();
                 }
                 Verdict::Close => return,
                 Verdict::HeadTimeout => {
                     tracing::debug!(peer = %self.connection.peer, "no request in time");
-                    if watched.in_head_for().is_some()
-                        && let Some(parts) = http.into_parts()
-                    {
-                        refuse_slow(parts.io.into_inner()).await;
+                    if self.activity.in_head_for().is_none() {
+                        return;
                     }
-                    return;
+                    self.activity.head_ended();
+                    http.refuse(Refused::Timeout);
                 }
             }
         }
@@ -316,7 +317,7 @@ impl Driver {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(SEND_BUFFER)
             .max_concurrent_streams(self.manager.max_concurrent_streams.unwrap_or(STREAMS));
-        let service = self.service(None);
+        let service = self.service();
         let mut http = builder.serve_connection(TokioIo::new(io), service);
         let mut drained = false;
         loop {
@@ -328,7 +329,7 @@ impl Driver {
                     }
                     return;
                 }
-                verdict = self.event(|| None, drained) => verdict,
+                verdict = self.event(drained) => verdict,
             };
             match verdict {
                 Verdict::Continue => {}
@@ -362,17 +363,6 @@ async fn stopping(
     }
 }
 
-/// Tells a client that its head took too long. Best effort: who is slow to send may be slow to read.
-async fn refuse_slow(mut io: ServerIo) {
-    const ANSWER: &[u8] =
-        b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    let _ = timeout(Duration::from_secs(1), async {
-        io.write_all(ANSWER).await?;
-        io.shutdown().await
-    })
-    .await;
-}
-
 /// Runs hyper's tasks on this thread.
 #[derive(Clone, Copy, Debug)]
 struct LocalExecutor;
@@ -385,23 +375,24 @@ impl<F: Future + 'static> Executor<F> for LocalExecutor {
     }
 }
 
-/// A connection's requests.
+/// An HTTP/2 connection's requests.
 struct Requests {
     connection: Rc<Connection>,
     activity: Rc<Activity>,
-    watched: Option<Arc<Watched>>,
 }
 
 impl Service<Request<Incoming>> for Requests {
     type Response = Response<Tracked>;
-    type Error = manager::Closed;
+    type Error = Closed;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let active = Active::new(&self.activity);
-        let number = self.activity.served.get();
-        let ambiguous = self.watched.as_ref().is_some_and(|watched| watched.is_ambiguous(number));
-        let exchange = manager::Exchange { ambiguous, watched: self.watched.clone(), active };
+        let switches =
+            request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
+        let upgrade = switches.then(|| OnUpgrade::Http2(hyper::upgrade::on(&mut request)));
+        let exchange = manager::Exchange { upgrade, active };
+        let request = request.map(ClientBody::Http2);
         Box::pin(manager::handle(self.connection.clone(), request, exchange))
     }
 }

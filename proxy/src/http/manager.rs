@@ -2,19 +2,18 @@
 //!
 //! In order: sanitise, peer metadata, route (asked for on first use), filters, then the route's action. See `ARCHITECTURE.md`.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{borrow::Cow, rc::Rc};
 
 use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::sleep;
 
 use super::{
     cors,
-    downstream::Active,
+    downstream::{Active, http1::Refused},
     fault::{self, Injected},
-    framing::Watched,
     grpc,
     head::{Head, names},
+    incoming::ClientBody,
     mutate, rate_limit, rbac,
     record::Record,
     replay::Replay,
@@ -22,7 +21,7 @@ use super::{
     router,
     routes::{self, NoRoute},
     sanitize::{self, Accepted, Client, Refusal, Wants},
-    upgrade,
+    upgrade::{self, OnUpgrade},
 };
 use crate::{
     config::{
@@ -42,10 +41,8 @@ pub struct Closed;
 /// What the connection knows of a request beside the request.
 #[derive(Debug)]
 pub struct Exchange {
-    /// Its framing is not unambiguous.
-    pub ambiguous: bool,
-    /// The watch over the connection's bytes, for HTTP/1.
-    pub watched: Option<Arc<Watched>>,
+    /// The client's connection, once it is handed over, where the request may ask for that.
+    pub upgrade: Option<OnUpgrade>,
     /// Counts the request as active.
     pub active: Active,
 }
@@ -75,13 +72,10 @@ enum Step {
 /// The connection must be closed, see [`Closed`].
 pub async fn handle(
     connection: Rc<Connection>,
-    mut request: Request<Incoming>,
+    request: Request<ClientBody>,
     exchange: Exchange,
 ) -> Result<Response<Tracked>, Closed> {
     let (config, manager) = connection.manager().await.ok_or(Closed)?;
-    let switches =
-        request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
-    let on_upgrade = switches.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let method = parts.method.clone();
     let mut record = Record::new(connection.clone(), manager.clone(), &parts, exchange.active);
@@ -95,23 +89,15 @@ pub async fn handle(
         tls: connection.tls.is_some(),
         info: connection.tls.as_ref(),
     };
-    let accepted = if exchange.ambiguous {
-        Err(Refusal::Framing)
-    } else {
-        sanitize::accept(&manager, parts, client)
-    };
-    let Accepted { mut head, wants } = match accepted {
+    let Accepted { mut head, wants } = match sanitize::accept(&manager, parts, client) {
         Ok(accepted) => accepted,
         Err(refusal) => return Ok(refuse(record, &method, &refusal)),
     };
     record.authority = head.authority().into();
     record.remote = sanitize::remote_address(&manager, &head.headers, connection.peer);
     record.take_peer_metadata(&mut head.headers);
-    let mut passing = Passing { head, body, wants, upgrade: on_upgrade };
+    let mut passing = Passing { head, body, wants, upgrade: exchange.upgrade };
     if passing.wants == Wants::Connect && connection.destination == Destination::HttpProxy {
-        if let Some(watched) = exchange.watched {
-            watched.stop();
-        }
         return Ok(upgrade::connect(record, passing).await);
     }
     let found = routes::find(&connection.thread, config, &manager.routes, &passing.head).await;
@@ -132,6 +118,35 @@ pub async fn handle(
         Some(no_route) => Ok(unrouted(record, &passing.head, no_route)),
         None => Ok(act(record, passing).await),
     }
+}
+
+/// Answers what did not become a request: it is counted and logged as one.
+///
+/// # Errors
+/// The connection must be closed, see [`Closed`].
+pub async fn refuse_head(
+    connection: Rc<Connection>,
+    refused: Refused,
+    active: Active,
+) -> Result<Response<Tracked>, Closed> {
+    let (_, manager) = connection.manager().await.ok_or(Closed)?;
+    let (parts, ()) = Request::new(()).into_parts();
+    let mut record = Record::new(connection, manager, &parts, active);
+    let (status, details) = match refused {
+        Refused::Head(error) => {
+            record.flags.insert(ResponseFlags::DPE);
+            tracing::debug!(peer = %record.connection.peer, %error, "request refused");
+            let counters = record.connection.thread.http_counters(&record.manager.stat_prefix);
+            counters.protocol_error();
+            (error.status(), error.details())
+        }
+        Refused::Timeout => (408, "request_header_timeout"),
+    };
+    record.details = Cow::Borrowed(details);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    let mut answer = Reply::new(status, "");
+    close_connection(&record, &mut answer.headers);
+    Ok(reply(record, &Method::GET, answer))
 }
 
 /// Answers a request that must not go on.

@@ -13,10 +13,9 @@ use std::{
 use ::http::HeaderMap;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::record::MessageCount;
+use super::{incoming::ClientBody, record::MessageCount};
 use crate::net::body::{BoxError, RequestBody};
 
 /// Most bytes that are kept for another attempt.
@@ -114,7 +113,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Inner<B> {
 }
 
 /// A request's body.
-pub struct Replay<B = Incoming>(Rc<RefCell<Inner<B>>>);
+pub struct Replay<B = ClientBody>(Rc<RefCell<Inner<B>>>);
 
 impl<B> Clone for Replay<B> {
     fn clone(&self) -> Self {

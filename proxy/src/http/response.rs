@@ -91,6 +91,16 @@ impl Tracked {
         Self { source: Source::Full(Bytes::new()), record: None, deadline: None, idle: None }
     }
 
+    /// Whether it is an answer of the proxy's own.
+    pub fn is_own(&self) -> bool {
+        matches!(self.source, Source::Full(_))
+    }
+
+    /// Whether the response's time is over although nobody asks for more of it.
+    pub fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        self.poll_limits(cx).is_some()
+    }
+
     fn finish_if_ended(&mut self) {
         if self.is_end_stream() {
             self.finish();

@@ -50,7 +50,7 @@ pub struct Forwarding<'a> {
     pub body: Replay,
     pub forward: &'a Forward,
     pub wants: Wants,
-    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    pub upgrade: Option<upgrade::OnUpgrade>,
     cluster: Rc<ClusterRuntime>,
     policy: Option<Arc<RetryPolicy>>,
     retries_left: u32,

@@ -37,9 +37,6 @@ pub enum Refusal {
     /// Too many header fields.
     #[error("too_many_headers")]
     TooManyHeaders,
-    /// Lengths that contradict each other, or line ends that two parsers may read differently.
-    #[error("ambiguous_framing")]
-    Framing,
     /// A transfer coding other than `chunked`.
     #[error("unsupported_transfer_encoding")]
     TransferEncoding,
@@ -69,7 +66,6 @@ impl Refusal {
             Self::MissingHost
             | Self::InvalidHost
             | Self::DuplicateHost
-            | Self::Framing
             | Self::MissingPath
             | Self::Path => 400,
         }

@@ -6,9 +6,8 @@
 use std::{borrow::Cow, sync::Arc};
 
 use ::http::{HeaderValue, Response, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::{io::copy_bidirectional, sync::oneshot};
 
 use super::{
     manager::Passing,
@@ -20,10 +19,32 @@ use crate::{
     data::{
         connection::{self, Ends},
         destination::{self, Destination, NoListener},
-        stream::{Prefixed, Transport},
+        stream::{Prefixed, Transport, Tunnel},
     },
     net::{flags::ResponseFlags, pool::ResponseBody},
 };
+
+/// A client's connection that will be handed over once the response's head is out.
+#[derive(Debug)]
+pub enum OnUpgrade {
+    /// Of HTTP/1, by the proxy's own codec.
+    Http1(oneshot::Receiver<Tunnel>),
+    /// Of HTTP/2, by hyper's.
+    Http2(hyper::upgrade::OnUpgrade),
+}
+
+impl OnUpgrade {
+    /// Waits for the connection; `None`: the client left first.
+    async fn tunnel(self) -> Option<Tunnel> {
+        match self {
+            Self::Http1(receiver) => receiver.await.ok(),
+            Self::Http2(upgrade) => {
+                let upgraded = upgrade.await.ok()?;
+                Some(Tunnel::Http2(Box::new(TokioIo::new(upgraded))))
+            }
+        }
+    }
+}
 
 /// Where a `CONNECT` request wants to go: host and port, of which both must be there.
 fn target(authority: &str) -> Option<(Arc<str>, u16)> {
@@ -78,13 +99,13 @@ pub async fn connect(mut record: Box<Record>, passing: Passing) -> Response<Trac
     }
     let guard = connection.thread.track();
     tokio::task::spawn_local(async move {
-        match upgrade.await {
-            Ok(upgraded) => {
-                let stream = Prefixed::new(Transport::Tunnel(Box::new(TokioIo::new(upgraded))));
+        match upgrade.tunnel().await {
+            Some(tunnel) => {
+                let stream = Prefixed::new(Transport::Tunnel(tunnel));
                 let ends = Ends { local: connection.local, peer: connection.peer, destination };
                 connection::serve(&connection.thread, stream, ends, &listener).await;
             }
-            Err(error) => tracing::debug!(%error, "the client left before its tunnel began"),
+            None => tracing::debug!("the client left before its tunnel began"),
         }
         drop((record, guard));
     });
@@ -96,7 +117,7 @@ pub fn switch(
     mut record: Box<Record>,
     answer: Response<()>,
     body: ResponseBody,
-    (client, upstream): (OnUpgrade, OnUpgrade),
+    (client, upstream): (OnUpgrade, hyper::upgrade::OnUpgrade),
     wants: Wants,
 ) -> Response<Tracked> {
     let mut response = answer.map(|()| Tracked::empty());
@@ -112,12 +133,12 @@ pub fn switch(
     let mut lifecycle = thread.lifecycle_changes();
     tokio::task::spawn_local(async move {
         let copying = async {
-            let client = client.await?;
-            let upstream = upstream.await?;
-            Ok::<_, hyper::Error>((TokioIo::new(client), TokioIo::new(upstream)))
+            let client = client.tunnel().await?;
+            let upstream = upstream.await.ok()?;
+            Some((client, TokioIo::new(upstream)))
         };
         match copying.await {
-            Ok((mut client, mut upstream)) => {
+            Some((mut client, mut upstream)) => {
                 record.complete = true;
                 let stopped = lifecycle.wait_for(|now| *now == crate::shared::Lifecycle::Stopping);
                 tokio::select! {
@@ -130,7 +151,7 @@ pub fn switch(
                     _ = stopped => {}
                 }
             }
-            Err(error) => tracing::debug!(%error, "switching protocols failed"),
+            None => tracing::debug!("switching protocols failed"),
         }
         // The response's body holds the upstream connection's place in the circuit breakers.
         drop((body, record, guard));

@@ -1,38 +1,32 @@
-//! The bytes of a client's HTTP connection, as hyper reads and writes them.
+//! The bytes of a client's HTTP connection.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{data::stream::Stream, http::framing::Watch};
+use crate::data::stream::Stream;
 
-/// What hyper reads from and writes to: the client's stream, after bytes that were read before, seen by the watch.
+/// The client's stream, after bytes that were read before.
 #[derive(Debug)]
 pub struct ServerIo {
     stream: Stream,
     prefix: Bytes,
-    watch: Option<Watch>,
 }
 
 impl ServerIo {
-    /// Nothing was read yet, and nobody watches.
+    /// Nothing was read yet.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, prefix: Bytes::new(), watch: None }
+        Self { stream, prefix: Bytes::new() }
     }
 
     /// Puts bytes back before everything else. Only what was just read.
     pub fn unread(&mut self, bytes: Bytes) {
         self.prefix = bytes;
-    }
-
-    /// From now on the watch sees what is read.
-    pub fn watch(&mut self, watch: Watch) {
-        self.watch = Some(watch);
     }
 }
 
@@ -43,16 +37,15 @@ impl AsyncRead for ServerIo {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
         if this.prefix.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        } else {
-            let size = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix[..size]);
-            this.prefix.advance(size);
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        if let Some(watch) = &mut this.watch {
-            watch.feed(&buf.filled()[before..]);
+        let size = this.prefix.len().min(buf.remaining());
+        buf.put_slice(&this.prefix[..size]);
+        this.prefix.advance(size);
+        if this.prefix.is_empty() {
+            // The bytes' allocation is given back at once: connections may live long.
+            this.prefix = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }

@@ -85,7 +85,7 @@ fn requests_that_two_parsers_may_read_differently_are_refused_and_the_connection
                 format!(
                     "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n{smuggled}"
                 ),
-                vec!["400"],
+                vec!["501"],
             ),
             (
                 format!(
