@@ -175,7 +175,10 @@ impl Admin {
                 "service_node": settings.node_id(&self.shared.node),
                 "log_level": self.log.current(),
             },
-            "node": config_dump::node(&self.shared.node),
+            "node": match settings.standalone {
+                true => json!({"id": settings.pod_name, "cluster": settings.workload_name}),
+                false => config_dump::node(&self.shared.node),
+            },
         }))
     }
 
@@ -243,10 +246,11 @@ impl Admin {
 
     fn clusters(&self, query: &Query<'_>) -> Answer {
         let config = self.shared.config.load();
+        let added_via_api = !self.shared.settings.standalone;
         if query.get("format").as_deref() == Some("json") {
-            json_answer(&clusters::json(&config))
+            json_answer(&clusters::json(&config, added_via_api))
         } else {
-            ok(clusters::text(&config))
+            ok(clusters::text(&config, added_via_api))
         }
     }
 

@@ -51,6 +51,7 @@ use super::{
     supervise,
 };
 use crate::{
+    config::ProxyConfig,
     logging::LogHandle,
     settings::{Settings, Subscribed},
     shared::{STARTED, Shared, coarse_now},
@@ -217,6 +218,9 @@ struct Source {
 
 impl Source {
     async fn run(mut self) {
+        // Loading has published already what did not have to wait.
+        let loaded = self.store.borrow().published().clone();
+        self.put_into_effect(loaded);
         loop {
             self.publish();
             tokio::select! {
@@ -247,14 +251,19 @@ impl Source {
     }
 
     fn publish(&mut self) {
-        let mut store = self.store.borrow_mut();
-        if let Some(config) = store.publish(Instant::now()) {
-            let generation = config.generation;
-            self.shared.config.store(config);
-            self.config_changed.send_replace(generation);
+        let published = self.store.borrow_mut().publish(Instant::now());
+        if let Some(config) = published {
+            self.put_into_effect(config);
         }
+        let mut store = self.store.borrow_mut();
         store.wake();
         self.local.resolve(store.names_to_resolve());
+    }
+
+    fn put_into_effect(&self, config: Arc<ProxyConfig>) {
+        let generation = config.generation;
+        self.shared.config.store(config);
+        self.config_changed.send_replace(generation);
     }
 }
 

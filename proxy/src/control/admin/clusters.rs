@@ -40,7 +40,7 @@ fn is_ejected(endpoint: &Endpoint) -> bool {
 }
 
 /// Envoy's text form.
-pub fn text(config: &ProxyConfig) -> String {
+pub fn text(config: &ProxyConfig, added_via_api: bool) -> String {
     let mut out = String::new();
     for cluster in sorted(config) {
         let name = &cluster.name;
@@ -54,7 +54,7 @@ pub fn text(config: &ProxyConfig) -> String {
         ] {
             let _ = writeln!(out, "{name}::default_priority::{limit}::{value}");
         }
-        let _ = writeln!(out, "{name}::added_via_api::true");
+        let _ = writeln!(out, "{name}::added_via_api::{added_via_api}");
         for endpoint in &cluster.endpoints.all {
             endpoint_text(&mut out, name, endpoint);
         }
@@ -94,7 +94,7 @@ fn endpoint_text(out: &mut String, cluster: &str, endpoint: &Endpoint) {
 }
 
 /// Envoy's JSON form.
-pub fn json(config: &ProxyConfig) -> Value {
+pub fn json(config: &ProxyConfig, added_via_api: bool) -> Value {
     let statuses: Vec<Value> = sorted(config)
         .into_iter()
         .map(|cluster| {
@@ -103,7 +103,7 @@ pub fn json(config: &ProxyConfig) -> Value {
             json!({
                 "name": &*cluster.name,
                 "observability_name": &*cluster.name,
-                "added_via_api": true,
+                "added_via_api": added_via_api,
                 "circuit_breakers": {"thresholds": [dump::thresholds(&cluster.limits)]},
                 "host_statuses": hosts,
             })
