@@ -34,9 +34,9 @@ test: format lint docs deny unit mesh
 # The quick part of `test`: nothing is run.
 check: format lint docs
 
-# Measure the proxy: time to ready, memory, size of the binary.
+# Compare the proxy with Envoy, HAProxy and nginx on this machine (try: --quick, --list).
 bench *ARGS:
-    {{static}} build --profile dist --workspace --bins --locked --target {{target}}
+    {{static}} build --profile dist --package weft-proxy --package weft-bench --bins --locked --target {{target}}
     @exec target/{{target}}/dist/weft-bench {{ARGS}}
 
 # Format the sources.

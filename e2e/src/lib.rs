@@ -1,10 +1,9 @@
 //! The mesh on one machine, as processes: operator, proxies and the sample application from a folder of YAML.
 //!
-//! `mesh` starts and stops it; `client`, `load` and `metrics` talk to it; `bounds` says what chance allows. The demo,
-//! the benchmark and the tests are made of these.
+//! `mesh` starts and stops it; `client`, `load` and `metrics` talk to it; `bounds` says what chance allows. The demo and
+//! the tests are made of these.
 
 pub mod authority;
-pub mod bench;
 pub mod block;
 pub mod bounds;
 pub mod checks;

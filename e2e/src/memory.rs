@@ -28,21 +28,6 @@ pub fn of(process: u32) -> anyhow::Result<Memory> {
     Ok(Memory { resident: sum(&["Rss"]), private: sum(&["Private_Dirty"]) })
 }
 
-/// CPU time that a process used so far, in milliseconds.
-///
-/// # Errors
-/// When the process is gone.
-pub fn cpu_ms(process: u32) -> anyhow::Result<u64> {
-    let path = format!("/proc/{process}/stat");
-    let text = std::fs::read_to_string(&path).context(path)?;
-    // The second field is the name in brackets and may hold spaces.
-    let fields: Vec<_> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-    let ticks = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
-    // Linux reports 100 ticks a second to user space on every architecture that Weft runs on.
-    Ok(ticks.context("no CPU time in /proc/PID/stat")? * 10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +36,5 @@ mod tests {
     fn this_process_has_memory() {
         let memory = of(std::process::id()).unwrap();
         assert!(memory.resident > 100 && memory.private > 10, "{memory:?}");
-        cpu_ms(std::process::id()).unwrap();
     }
 }

@@ -1,0 +1,167 @@
+//! `weft-bench`: the comparison with other proxies. `./justw bench` builds what is shipped and runs it.
+
+use std::{
+    ffi::OsString,
+    io::Write as _,
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use weft_bench::{
+    backend,
+    campaign::{self, Plan},
+    client::{self, Target},
+    peer::Peer,
+    scenario, tether,
+};
+
+/// Compare the proxy with Envoy, HAProxy and nginx on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "weft-bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// One short round of the main scenarios.
+    #[arg(long)]
+    quick: bool,
+    /// Only scenarios of this name; `*` stands for any text. May be repeated.
+    #[arg(long, value_name = "GLOB")]
+    scenario: Vec<String>,
+    /// Who takes part.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "weft,envoy,haproxy,nginx")]
+    peers: Vec<Peer>,
+    /// How often everything is repeated [default: 3, quick: 1].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Seconds of each load [default: 5, quick: 2].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: Option<u64>,
+    /// Requests a second of the fixed rate.
+    #[arg(long, default_value_t = 2_000)]
+    rate: u32,
+    /// Our proxy [default: weft-proxy beside this program].
+    #[arg(long, value_name = "FILE")]
+    proxy: Option<PathBuf>,
+    /// Write versions, machine, settings and all samples.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a chart of CPU time (SVG).
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<PathBuf>,
+    /// List what would be measured.
+    #[arg(long)]
+    list: bool,
+}
+
+/// What this program starts itself as.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The upstream.
+    #[command(hide = true)]
+    Backend,
+    /// A connection for every request.
+    #[command(hide = true)]
+    Churn {
+        #[command(flatten)]
+        target: To,
+        #[arg(long)]
+        parallel: usize,
+        #[arg(long)]
+        seconds: u64,
+    },
+    /// Idle connections.
+    #[command(hide = true)]
+    Hold {
+        #[command(flatten)]
+        target: To,
+        #[arg(long)]
+        count: usize,
+    },
+    /// Another program, tied to this one.
+    #[command(hide = true)]
+    Tether {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct To {
+    address: SocketAddr,
+    #[arg(long)]
+    certificates: Option<PathBuf>,
+    #[arg(long)]
+    resume: bool,
+}
+
+impl From<To> for Target {
+    fn from(To { address, certificates, resume }: To) -> Self {
+        Self { address, certificates, resume }
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let mut arguments = Arguments::parse();
+    if let Some(part) = arguments.part.take() {
+        run_part(part)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cases = scenario::cases(&arguments.scenario, arguments.quick);
+    if arguments.list {
+        let mut output = std::io::stdout().lock();
+        for case in cases {
+            writeln!(output, "{:<24} {}", case.name(), case.scenario.about)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let proxy = match arguments.proxy {
+        Some(path) => std::path::absolute(path)?,
+        None => std::env::current_exe().context("this executable")?.with_file_name("weft-proxy"),
+    };
+    let mut peers = arguments.peers;
+    peers.sort_unstable();
+    peers.dedup();
+    let plan = Plan {
+        cases,
+        peers,
+        rounds: arguments.rounds.unwrap_or(if arguments.quick { 1 } else { 3 }).max(1),
+        time: Duration::from_secs(arguments.seconds.unwrap_or(if arguments.quick { 2 } else { 5 })),
+        rate: arguments.rate,
+        proxy,
+        json: arguments.json,
+        chart: arguments.chart,
+    };
+    tether::end_on_signals()?;
+    Ok(if campaign::run(&plan)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_part(part: Part) -> anyhow::Result<()> {
+    if let Part::Tether { arguments } = part {
+        return tether::become_program(&arguments);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let say = |text: &str| -> std::io::Result<()> {
+        let mut output = std::io::stdout().lock();
+        writeln!(output, "{text}")?;
+        output.flush()
+    };
+    match part {
+        Part::Backend => runtime.block_on(backend::run()),
+        Part::Churn { target, parallel, seconds } => {
+            let time = Duration::from_secs(seconds);
+            let churned = runtime.block_on(client::churn(&target.into(), parallel, time))?;
+            say(&serde_json::to_string(&churned)?).context("stdout")
+        }
+        Part::Hold { target, count } => {
+            let mut said = Ok(());
+            let ready = || said = say("held");
+            let held = runtime.block_on(client::hold(&target.into(), count, ready));
+            said.context("stdout").and(held)
+        }
+        Part::Tether { .. } => Ok(()),
+    }
+}
