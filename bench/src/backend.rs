@@ -119,9 +119,8 @@ fn answer(input: &[u8], replies: &Replies) -> Option<(usize, Bytes)> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut request = httparse::Request::new(&mut headers);
     let httparse::Status::Complete(used) = request.parse(input).ok()? else { return None };
-    let length = request.headers.iter().find(|header| {
-        header.name.eq_ignore_ascii_case("content-length")
-    });
+    let length =
+        request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
     let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok());
     let used = used + length.unwrap_or(0);
     let reply = replies.whole.get(request.path?).unwrap_or(&replies.missing);

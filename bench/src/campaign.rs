@@ -52,7 +52,8 @@ pub struct Plan {
 /// When something cannot be installed or started; a proxy that fails in one case does not end the run.
 pub fn run(plan: &Plan) -> anyhow::Result<bool> {
     ensure!(!plan.cases.is_empty(), "no scenario has that name (--list shows all)");
-    let needs = |wanted: fn(&Load) -> bool| plan.cases.iter().any(|case| wanted(&case.scenario.load));
+    let needs =
+        |wanted: fn(&Load) -> bool| plan.cases.iter().any(|case| wanted(&case.scenario.load));
     let installer = Installer::new()?;
     let proxies = plan.peers.iter().map(|peer| peer.find(&installer, &plan.proxy));
     let proxies = proxies.collect::<anyhow::Result<Vec<_>>>()?;

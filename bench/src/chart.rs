@@ -34,7 +34,8 @@ pub fn svg(outcomes: &[Outcome], footer: &str) -> String {
         })
         .filter(|(_, bars): &(_, Vec<_>)| !bars.is_empty())
         .collect();
-    let most = groups.iter().flat_map(|(_, bars)| bars).map(|(_, value)| *value).fold(0.0, f64::max);
+    let most =
+        groups.iter().flat_map(|(_, bars)| bars).map(|(_, value)| *value).fold(0.0, f64::max);
     let bars: usize = groups.iter().map(|(_, bars)| bars.len()).sum();
     let height = TOP + bars * BAR + groups.len() * GAP + BOTTOM;
     let mut text = format!(
@@ -81,7 +82,8 @@ pub fn svg(outcomes: &[Outcome], footer: &str) -> String {
 }
 
 fn legend(text: &mut String, groups: &[(&Outcome, Vec<(Peer, f64)>)]) {
-    let mut peers: Vec<_> = groups.iter().flat_map(|(_, bars)| bars).map(|(peer, _)| *peer).collect();
+    let mut peers: Vec<_> =
+        groups.iter().flat_map(|(_, bars)| bars).map(|(peer, _)| *peer).collect();
     peers.sort_unstable();
     peers.dedup();
     for (index, peer) in peers.into_iter().enumerate() {
@@ -131,7 +133,7 @@ mod tests {
             } else if !tag.ends_with('/') {
                 open.push(tag.split_whitespace().next().unwrap_or("").to_owned());
             }
-            if tag.contains('<') || tag.matches('"').count() % 2 != 0 {
+            if tag.contains('<') || !tag.matches('"').count().is_multiple_of(2) {
                 return false;
             }
         }

@@ -90,7 +90,10 @@ impl Opener {
     fn new(target: &Target) -> anyhow::Result<Self> {
         let tls = target.certificates.as_deref();
         let tls = tls.map(|folder| tls_config(folder, target.resume)).transpose()?;
-        Ok(Self { address: target.address, tls: tls.map(|config| TlsConnector::from(Arc::new(config))) })
+        Ok(Self {
+            address: target.address,
+            tls: tls.map(|config| TlsConnector::from(Arc::new(config))),
+        })
     }
 
     /// From one of many addresses, so that ports do not run out.
@@ -193,7 +196,6 @@ async fn answer_head(stream: &mut Connected) -> anyhow::Result<()> {
     ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     Ok(())
 }
-
 
 /// Waits until a chain of proxies answers, and says what it last said when it does not; `look` is called between tries.
 ///

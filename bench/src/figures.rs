@@ -100,7 +100,8 @@ impl Series {
         }
         let foreign = median(self.samples.iter().flatten().filter_map(|sample| sample.foreign));
         let foreign = foreign.unwrap_or_default();
-        (foreign > FOREIGN).then(|| format!("other programs used {:.0}% of the machine", foreign * 100.0))
+        (foreign > FOREIGN)
+            .then(|| format!("other programs used {:.0}% of the machine", foreign * 100.0))
     }
 }
 
@@ -242,12 +243,8 @@ mod tests {
 
     #[test]
     fn goals_are_judged_by_ratio_or_value() {
-        let outcome = |case: &str, series| Outcome {
-            case: case.to_owned(),
-            scenario: "",
-            about: "",
-            series,
-        };
+        let outcome =
+            |case: &str, series| Outcome { case: case.to_owned(), scenario: "", about: "", series };
         let mut idle = series(Peer::Weft, &[]);
         idle.samples.push(Some(Sample { connection: Some(2.5), ..Sample::default() }));
         let judged = goals(&[
@@ -257,6 +254,9 @@ mod tests {
         ]);
         let judged: Vec<_> =
             judged.iter().map(|goal| (goal.case.as_str(), goal.measured, goal.holds())).collect();
-        assert_eq!(judged, [("h1/1k/1", 0.4, true), ("h2/64k/1", 1.0, false), ("idle-1k", 2.5, false)]);
+        assert_eq!(
+            judged,
+            [("h1/1k/1", 0.4, true), ("h2/64k/1", 1.0, false), ("idle-1k", 2.5, false)]
+        );
     }
 }

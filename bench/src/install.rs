@@ -91,7 +91,9 @@ impl Installer {
         }
         let root = self.cache.join("debian").join(package);
         if !root.is_dir() {
-            progress(&format!("{program} is not installed: unpacking Debian's {package} into the cache"))?;
+            progress(&format!(
+                "{program} is not installed: unpacking Debian's {package} into the cache"
+            ))?;
             self.unpack(package, &root).with_context(|| {
                 format!("{program} cannot be had: install {package} by your system's package manager, or leave it out (--peers)")
             })?;

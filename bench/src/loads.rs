@@ -58,7 +58,12 @@ pub struct Latency {
 
 impl Loads {
     /// As many requests as there can be.
-    pub fn saturate(&self, case: &Case, front: SocketAddr, time: Duration) -> (Tool, Vec<OsString>) {
+    pub fn saturate(
+        &self,
+        case: &Case,
+        front: SocketAddr,
+        time: Duration,
+    ) -> (Tool, Vec<OsString>) {
         let url = url(case, front);
         let seconds = time.as_secs().max(1);
         if case.speech() == Speech::Http2 {
@@ -66,7 +71,12 @@ impl Loads {
             list.extend(arguments([&(STREAMS / HTTP2_CONNECTIONS), &"-D", &seconds]));
             if case.scenario.load == Load::Calls {
                 list.extend(arguments([&"-d", &MESSAGE_FILE]));
-                list.extend(arguments([&"-H", &"content-type: application/grpc", &"-H", &"te: trailers"]));
+                list.extend(arguments([
+                    &"-H",
+                    &"content-type: application/grpc",
+                    &"-H",
+                    &"te: trailers",
+                ]));
             }
             list.push(url.into());
             (self.h2load.clone(), list)
@@ -85,7 +95,8 @@ impl Loads {
         time: Duration,
     ) -> (Tool, Vec<OsString>) {
         let time = format!("{}s", time.as_secs().max(1));
-        let mut list = arguments([&"--no-tui", &"--output-format", &"json", &"--latency-correction"]);
+        let mut list =
+            arguments([&"--no-tui", &"--output-format", &"json", &"--latency-correction"]);
         list.extend(arguments([&"-w", &"-q", &rate, &"-z", &time]));
         if case.speech() == Speech::Http2 {
             list.extend(arguments([&"--http2", &"-c", &4, &"-p", &8]));
@@ -94,7 +105,12 @@ impl Loads {
         }
         if case.scenario.load == Load::Calls {
             list.extend(arguments([&"-m", &"POST", &"-D", &MESSAGE_FILE]));
-            list.extend(arguments([&"-H", &"content-type: application/grpc", &"-H", &"te: trailers"]));
+            list.extend(arguments([
+                &"-H",
+                &"content-type: application/grpc",
+                &"-H",
+                &"te: trailers",
+            ]));
         }
         list.push(url(case, front).into());
         (self.oha.clone(), list)
@@ -113,7 +129,13 @@ fn url(case: &Case, front: SocketAddr) -> String {
 }
 
 /// How a load generator is run.
-pub fn order(name: &str, tool: Tool, arguments: Vec<OsString>, cores: &[usize], folder: &Path) -> Order {
+pub fn order(
+    name: &str,
+    tool: Tool,
+    arguments: Vec<OsString>,
+    cores: &[usize],
+    folder: &Path,
+) -> Order {
     Order {
         name: name.to_owned(),
         program: tool.path,
@@ -142,7 +164,8 @@ fn wrk(text: &str) -> Option<Counted> {
     let wrong: u64 = wrong?;
     // connect 0, read 0, write 0, timeout 0
     let sockets = after("Socket errors:").unwrap_or("");
-    let sockets = sockets.split(',').filter_map(|part| part.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let sockets =
+        sockets.split(',').filter_map(|part| part.split_whitespace().nth(1)?.parse::<u64>().ok());
     let answers = all.saturating_sub(wrong);
     let rate = rate * answers as f64 / all.max(1) as f64;
     Some(Counted { answers, failed: wrong + sockets.sum::<u64>(), rate })
@@ -158,12 +181,16 @@ fn h2load(text: &str) -> Option<Counted> {
     let done = value(requests, "done")?;
     // Those under way when the time is over count as neither.
     let failed = done.saturating_sub(answers) + value(requests, "failed")?;
-    let seconds = line("finished in ")?.split(',').next()?;
-    let seconds = match seconds.strip_suffix("ms") {
-        Some(millis) => millis.parse::<f64>().ok()? / 1e3,
-        None => seconds.strip_suffix('s')?.parse().ok()?,
-    };
+    let seconds = seconds(line("finished in ")?.split(',').next()?)?;
     Some(Counted { answers, failed, rate: answers as f64 / seconds })
+}
+
+/// A time as h2load writes it: `1.00s`, `27.46ms`, `950us`.
+fn seconds(text: &str) -> Option<f64> {
+    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let known =
+        |(unit, scale): (&str, f64)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * scale);
+    units.into_iter().find_map(known)
 }
 
 /// Reads what oha printed.

@@ -1,11 +1,7 @@
 //! `weft-bench`: the comparison with other proxies. `./justw bench` builds what is shipped and runs it.
 
 use std::{
-    ffi::OsString,
-    io::Write as _,
-    net::SocketAddr,
-    path::PathBuf,
-    process::ExitCode,
+    ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode,
     time::Duration,
 };
 

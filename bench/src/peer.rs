@@ -151,7 +151,8 @@ impl Proxy {
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.push_str(&String::from_utf8_lossy(&output.stderr));
         let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("unknown");
-        Ok(line.trim().to_owned())
+        // Envoy says first where it is.
+        Ok(line.rsplit("  version: ").next().unwrap_or(line).trim().to_owned())
     }
 }
 

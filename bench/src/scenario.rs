@@ -180,27 +180,32 @@ fn short(size: usize) -> String {
     if size >= KIB { format!("{}k", size / KIB) } else { size.to_string() }
 }
 
-/// The cases whose name, or whose scenario's name, matches one of the globs (all, without any). `quick` leaves out other
-/// sizes than the first, two workers, and ten thousand connections, unless they are asked for.
+/// The cases whose name (a glob with `/`) or whose scenario's name matches one of the globs; all, without any. `quick`
+/// leaves out other sizes than the first, two workers, and ten thousand connections, unless they are asked for by name.
 pub fn cases(globs: &[String], quick: bool) -> Vec<Case> {
     let mut cases = Vec::new();
     for scenario in ALL {
         let main = scenario.sizes.first().copied().unwrap_or_default();
         cases.push(Case { scenario, size: main, workers: 1 });
-        cases.extend(scenario.sizes.iter().skip(1).map(|size| Case { scenario, size: *size, workers: 1 }));
+        cases.extend(scenario.sizes.iter().skip(1).map(|size| Case {
+            scenario,
+            size: *size,
+            workers: 1,
+        }));
         if !scenario.sizes.is_empty() {
             cases.push(Case { scenario, size: main, workers: 2 });
         }
     }
     let wanted = |case: &Case| {
         let (name, scenario) = (case.name(), case.scenario.name);
-        let matches = |glob: &String| matches(glob, &name) || (!quick && matches(glob, scenario));
         let first = case.scenario.sizes.first().is_none_or(|size| *size == case.size);
-        let small = first && case.workers == 1 && !scenario.ends_with("10k");
-        match globs {
-            [] => !quick || small,
-            _ => globs.iter().any(matches) || globs.iter().any(|glob| small && self::matches(glob, scenario)),
-        }
+        let main = first && case.workers == 1;
+        let small = main && !scenario.ends_with("10k");
+        let matches = |glob: &String| match glob.contains('/') {
+            true => matches(glob, &name),
+            false => matches(glob, scenario) && (!quick || small || (main && glob == scenario)),
+        };
+        if globs.is_empty() { !quick || small } else { globs.iter().any(matches) }
     };
     cases.retain(wanted);
     cases
@@ -235,6 +240,7 @@ mod tests {
         assert_eq!(names(&["h1/*"], true).len(), 4);
         assert_eq!(names(&["*/2"], false).len(), 9);
         assert_eq!(names(&["idle-*"], true), ["idle-1k", "idle-mtls-1k"]);
+        assert_eq!(names(&["idle-10k"], true), ["idle-10k"]);
         assert!(names(&["nothing"], false).is_empty());
     }
 

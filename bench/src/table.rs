@@ -30,7 +30,8 @@ const RATIOS: &[(Figure, &str)] = &[
 
 /// The table of one case.
 pub fn outcome(outcome: &Outcome) -> String {
-    let shown = |figure: Figure| outcome.series.iter().any(|series| series.median(figure).is_some());
+    let shown =
+        |figure: Figure| outcome.series.iter().any(|series| series.median(figure).is_some());
     let columns: Vec<_> = COLUMNS.iter().filter(|(figure, ..)| shown(*figure)).collect();
     let ratios: Vec<_> = RATIOS.iter().filter(|(figure, _)| shown(*figure)).take(2).collect();
     let mut head = vec!["proxy".to_owned()];
@@ -43,7 +44,9 @@ pub fn outcome(outcome: &Outcome) -> String {
     let mut lines = vec![head];
     for series in &outcome.series {
         let mut line = vec![series.peer.title().to_owned()];
-        line.extend(columns.iter().map(|(figure, _, digits)| value(series.median(*figure), *digits)));
+        line.extend(
+            columns.iter().map(|(figure, _, digits)| value(series.median(*figure), *digits)),
+        );
         for other in &others {
             line.extend(ratios.iter().map(|(figure, _)| value(series.ratio(other, *figure), 2)));
         }
@@ -83,11 +86,16 @@ fn remarks(series: &Series) -> Vec<String> {
 
 /// What is to be reached, and what was.
 pub fn goals(goals: &[Goal]) -> String {
-    let mut lines = vec![["goal", "figure", "to", "at most", "measured", ""].map(str::to_owned).to_vec()];
+    let mut lines =
+        vec![["goal", "figure", "to", "at most", "measured", ""].map(str::to_owned).to_vec()];
     for goal in goals {
         lines.push(vec![
             goal.case.clone(),
-            COLUMNS.iter().find(|(figure, ..)| *figure == goal.figure).map_or("", |(_, title, _)| title).to_owned(),
+            COLUMNS
+                .iter()
+                .find(|(figure, ..)| *figure == goal.figure)
+                .map_or("", |(_, title, _)| title)
+                .to_owned(),
             goal.to.map_or("-", Peer::title).to_owned(),
             format!("{:.2}", goal.limit),
             format!("{:.2}", goal.measured),
@@ -129,7 +137,12 @@ mod tests {
     #[test]
     fn columns_stand_below_each_other_and_nothing_is_made_up() {
         let sample = |cpu| {
-            Some(Sample { cpu: Some(cpu), rate: Some(1000.0), busy: Some(1.0), ..Sample::default() })
+            Some(Sample {
+                cpu: Some(cpu),
+                rate: Some(1000.0),
+                busy: Some(1.0),
+                ..Sample::default()
+            })
         };
         let series = |peer, samples| Series { peer, samples, failure: None };
         let mut failed = series(Peer::Haproxy, vec![None]);
