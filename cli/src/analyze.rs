@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
-use weft_core::mesh::MeshConfig;
+use weft_core::{credential::SecretNamespaces, mesh::MeshConfig};
 use weft_crds::Condition;
 use weft_index::Index;
 use weft_operator::{
@@ -102,8 +102,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// What the operator would say of every resource.
 async fn conditions(cluster: &kubernetes::Cluster) -> anyhow::Result<Vec<ResourceConditions>> {
-    let settings =
-        source::Settings { namespace: cluster.namespace.clone(), mesh_config: MESH_CONFIG };
+    let settings = source::Settings {
+        namespace: cluster.namespace.clone(),
+        mesh_config: MESH_CONFIG,
+        // Whoever analyses need not be allowed to see keys.
+        secret_namespaces: SecretNamespaces::Unknown,
+    };
     let stop = CancellationToken::new();
     let _stopped = stop.clone().drop_guard();
     let running = source::follow(&cluster.client, &settings, &stop);
@@ -113,7 +117,9 @@ async fn conditions(cluster: &kubernetes::Cluster) -> anyhow::Result<Vec<Resourc
         proxy_http_port: 0,
         ..MeshConfig::default()
     };
-    let mut index = Index::new(base).with_mesh_config(&cluster.namespace, MESH_CONFIG);
+    let mut index = Index::new(base)
+        .with_mesh_config(&cluster.namespace, MESH_CONFIG)
+        .with_secret_namespaces(SecretNamespaces::Unknown);
     for event in batch.events {
         match event {
             Event::Apply(object) => _ = index.apply(object),

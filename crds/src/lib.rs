@@ -5,6 +5,7 @@
 //! definitions. What needs a second resource to judge (a missing subset, a duplicate host) is not decided here.
 #![deny(missing_docs)]
 
+pub mod cipher_suites;
 mod definition;
 mod finding;
 mod kind;

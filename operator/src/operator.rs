@@ -29,6 +29,7 @@ use weft_ca::{
     state::StateDir,
     token::{LocalVerifier, TokenKey, TokenVerifier},
 };
+use weft_core::credential::SecretNamespaces;
 use weft_core::mesh::MeshConfig;
 use weft_index::{Index, mesh_config};
 use weft_webhook::InjectConfig;
@@ -78,7 +79,7 @@ pub struct Operator {
 /// Where resources come from, and where the operator's state is kept.
 enum Home {
     Folder { state: StateDir, source: PathBuf },
-    Cluster { cluster: Cluster, webhooks: TcpListener },
+    Cluster { cluster: Cluster, webhooks: TcpListener, secrets: SecretNamespaces },
 }
 
 /// The source, followed.
@@ -171,7 +172,7 @@ impl Operator {
         tracing::info!(%address, admin = %admin_address, %trust_domain, "serving");
         tasks.push(tokio::spawn(server.run(stop.clone())));
         tasks.push(tokio::spawn(refresh(tls.clone(), authority.clone(), ca_metrics, stop.clone())));
-        if let Home::Cluster { cluster, webhooks } = home {
+        if let Home::Cluster { cluster, webhooks, .. } = home {
             let follow = injector::follow(cluster.clone(), inject);
             tokio::spawn(until(stop.clone(), follow));
             tokio::select! {
@@ -241,6 +242,15 @@ fn delayed(signal: &CancellationToken, delay: Duration) -> CancellationToken {
     passed_on
 }
 
+/// The namespaces of `--secret-namespaces`.
+fn secret_namespaces(names: &[String]) -> SecretNamespaces {
+    if names.iter().any(|name| name == "*") {
+        return SecretNamespaces::All;
+    }
+    let names = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty());
+    SecretNamespaces::Named(names.map(str::to_owned).collect())
+}
+
 impl Home {
     async fn open(settings: &Settings) -> anyhow::Result<Self> {
         let source = match &settings.source {
@@ -248,7 +258,8 @@ impl Home {
             Source::Kubernetes => {
                 let webhooks = bind(settings.webhook, "--webhook").await?;
                 let cluster = Cluster::find(settings).await?;
-                return Ok(Self::Cluster { cluster, webhooks });
+                let secrets = secret_namespaces(&settings.secret_namespaces);
+                return Ok(Self::Cluster { cluster, webhooks, secrets });
             }
         };
         let path =
@@ -266,8 +277,9 @@ impl Home {
     fn index(&self, base: MeshConfig) -> Index {
         match self {
             Self::Folder { .. } => Index::new(base),
-            Self::Cluster { cluster, .. } => {
-                Index::new(base).with_mesh_config(&cluster.namespace, MESH_CONFIG)
+            Self::Cluster { cluster, secrets, .. } => {
+                let index = Index::new(base).with_mesh_config(&cluster.namespace, MESH_CONFIG);
+                index.with_secret_namespaces(secrets.clone())
             }
         }
     }
@@ -280,10 +292,11 @@ impl Home {
                     folder_watch::follow(folder).context("cannot start the source's thread")?;
                 Ok(Followed { batches, report: None, held: HeldStatuses::default() })
             }
-            Self::Cluster { cluster, .. } => {
+            Self::Cluster { cluster, secrets, .. } => {
                 let settings = kubernetes::Settings {
                     namespace: cluster.namespace.clone(),
                     mesh_config: MESH_CONFIG,
+                    secret_namespaces: secrets.clone(),
                 };
                 let kubernetes::Running { batches, report, held } =
                     kubernetes::follow(&cluster.client, &settings, stop);

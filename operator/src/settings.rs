@@ -76,6 +76,11 @@ pub struct Settings {
     #[arg(long, env = "WEFT_MESH_CONFIG", value_name = "FILE")]
     pub mesh_config: Option<PathBuf>,
 
+    /// Namespaces whose Secrets are read for the certificates of Gateways: those that gateway proxies run in, or * for
+    /// all. With --source kubernetes none are read by default; a folder's are all read.
+    #[arg(long, env = "WEFT_SECRET_NAMESPACES", value_name = "NAMESPACE", value_delimiter = ',')]
+    pub secret_namespaces: Vec<String>,
+
     /// Connections of proxies that are held at once; more are refused.
     #[arg(long, env = "WEFT_MAX_CONNECTIONS", value_name = "N", default_value_t = 20_000)]
     pub max_connections: usize,

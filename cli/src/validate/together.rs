@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use weft_core::mesh::MeshConfig;
+use weft_core::{credential::SecretNamespaces, mesh::MeshConfig};
 use weft_crds::{Condition, Kind};
 use weft_index::{Index, Object};
 use weft_operator::source::object::ObjectKey;
@@ -28,7 +28,8 @@ impl Together {
         let mut warnings = Vec::new();
         let mut given = Given::default();
         let mut files: BTreeMap<(String, String, String), String> = BTreeMap::new();
-        let mut index = Index::new(MeshConfig::default());
+        let mut index =
+            Index::new(MeshConfig::default()).with_secret_namespaces(SecretNamespaces::Unknown);
         for (file, object) in self.objects {
             let key = ObjectKey::of(&object);
             let place = (key.kind.to_string(), key.namespace.clone(), key.name.clone());
@@ -66,6 +67,7 @@ struct Given {
     services: bool,
     rules: bool,
     pods: bool,
+    gateways: bool,
 }
 
 impl Given {
@@ -76,6 +78,7 @@ impl Given {
             }
             weft_index::Kind::Mesh(Kind::DestinationRule) => self.rules = true,
             weft_index::Kind::Pod => self.pods = true,
+            weft_index::Kind::Mesh(Kind::Gateway) => self.gateways = true,
             _ => {}
         }
     }
@@ -88,9 +91,12 @@ impl Given {
             "WaitingForSubset" => self.services || self.rules,
             // Whether a pod has a proxy is decided when it is made, not in its file.
             "NoMatchingWorkload" => self.pods,
+            "GatewayNotFound" | "NoHostInCommon" => self.gateways,
             "Superseded"
             | "PartlySuperseded"
             | "Hidden"
+            | "ProtocolConflict"
+            | "DuplicateHost"
             | "SelectorInRootNamespace"
             | "DelegateNotFound" => true,
             _ => false,

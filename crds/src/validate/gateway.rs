@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::{NOT_YET, Validation, text};
+use super::{Validation, text};
 use crate::{
+    cipher_suites,
     networking::{GatewaySpec, Server, ServerTlsMode, ServerTlsSettings, TlsProtocol},
     path::Path,
 };
@@ -26,7 +27,6 @@ const PROTOCOLS: [&str; 12] = [
 
 pub(super) fn validate(spec: &GatewaySpec, report: &mut Validation) {
     let path = Path::root("spec");
-    report.warn(&path, NOT_YET);
     if spec.servers.is_empty() {
         report.error(&path.field("servers"), "is required");
     }
@@ -55,6 +55,10 @@ fn server(server: &Server, path: &Path<'_>, report: &mut Validation) {
     }
     if !server.bind.is_empty() {
         report.check(&path.field("bind"), bind(&server.bind));
+        if server.bind.starts_with("unix:") {
+            let reason = "the server is left out: only IP addresses can be bound to";
+            report.warn(&path.field("bind"), reason);
+        }
     }
     if !server.default_endpoint.is_empty() {
         report.warn(&path.field("defaultEndpoint"), "has no effect: it was never implemented");
@@ -130,9 +134,38 @@ fn server_tls(tls: &ServerTlsSettings, path: &Path<'_>, report: &mut Validation)
             );
         }
     }
+    unchecked(tls, path, report);
+    let suites = path.field("cipherSuites");
+    for (index, suite) in tls.cipher_suites.iter().enumerate() {
+        if cipher_suites::offered(suite).is_none() {
+            let all: Vec<&str> = cipher_suites::all().collect();
+            let reason = format!("{suite:?} is not offered; offered are {}", all.join(", "));
+            report.warn(&suites.index(index), reason);
+        }
+    }
     let (least, most) = (tls.min_protocol_version, tls.max_protocol_version);
     if least != TlsProtocol::Auto && most != TlsProtocol::Auto && least > most {
         report.error(&path.field("minProtocolVersion"), "is greater than maxProtocolVersion");
+    }
+}
+
+/// What would be asked of clients and is not looked at: rather no server than an open one.
+fn unchecked(tls: &ServerTlsSettings, path: &Path<'_>, report: &mut Validation) {
+    let mutual = matches!(tls.mode, ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    for (set, field) in [
+        (!tls.ca_crl.is_empty(), "caCrl"),
+        (!tls.verify_certificate_spki.is_empty(), "verifyCertificateSpki"),
+        (!tls.verify_certificate_hash.is_empty(), "verifyCertificateHash"),
+        (mutual && tls.insecure_skip_verify == Some(true), "insecureSkipVerify"),
+    ] {
+        if set {
+            let reason = "the server is left out: this version of Weft does not check it";
+            report.warn(&path.field(field), reason);
+        }
+    }
+    if tls.mode == ServerTlsMode::AutoPassthrough {
+        let reason = "the server is left out: this version of Weft does not serve AUTO_PASSTHROUGH";
+        report.warn(&path.field("mode"), reason);
     }
 }
 

@@ -88,13 +88,6 @@ fn what_this_version_does_not_act_on_is_warned_of() {
     let nothing = NOT_YET;
     for (kind, spec, path, reason) in [
         (
-            "VirtualService",
-            "{hosts: [a], tls: [{match: [{sniHosts: [a]}], route: [{destination: {host: a}}]}]}"
-                .into(),
-            "tls",
-            nothing,
-        ),
-        (
             "DestinationRule",
             policy("tunnel: {targetHost: a, targetPort: 1}"),
             "trafficPolicy.tunnel",

@@ -1,6 +1,6 @@
 //! Validation of VirtualServices, all but their HTTP routes.
 
-use super::{NOT_YET, Validation, http_route, text};
+use super::{Validation, http_route, text};
 use crate::{
     networking::{
         Destination, L4MatchAttributes, RouteDestination, TcpRoute, TlsMatchAttributes, TlsRoute,
@@ -22,9 +22,6 @@ pub(super) fn validate(spec: &VirtualServiceSpec, report: &mut Validation) {
     }
     http_route::validate_all(spec, report);
     let tls = path.field("tls");
-    if !spec.tls.is_empty() {
-        report.warn(&tls, NOT_YET);
-    }
     for (index, route) in spec.tls.iter().enumerate() {
         tls_route(route, &spec.hosts, &tls.index(index), report);
     }

@@ -17,6 +17,8 @@ pub struct Change {
     /// Namespaces whose workloads' inbound side may differ: policies, filters, services that select them, and the
     /// workloads themselves.
     pub namespaces: BTreeSet<Arc<str>>,
+    /// What proxies at the edge of the mesh serve may differ: Gateways, the VirtualServices bound to them, their secrets.
+    pub gateways: bool,
 }
 
 impl Change {
@@ -26,6 +28,7 @@ impl Change {
             && self.hosts.is_empty()
             && self.endpoints.is_empty()
             && self.namespaces.is_empty()
+            && !self.gateways
     }
 
     /// Adds what another change names.
@@ -34,6 +37,7 @@ impl Change {
         self.hosts.extend(other.hosts);
         self.endpoints.extend(other.endpoints);
         self.namespaces.extend(other.namespaces);
+        self.gateways |= other.gateways;
     }
 
     /// Whether what the mesh says of this host (beside its endpoints) may differ; the host need not be known to it.

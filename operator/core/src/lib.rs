@@ -6,9 +6,11 @@
 #![deny(missing_docs)]
 
 pub mod change;
+pub mod credential;
 pub mod destination_rule;
 pub mod diagnosis;
 pub mod endpoint;
+pub mod gateway;
 pub mod host;
 pub mod mesh;
 pub mod policy;

@@ -4,7 +4,7 @@
 //! one by editing the tables of `Snapshot::default()`.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     net::IpAddr,
     sync::Arc,
 };
@@ -15,19 +15,21 @@ use weft_crds::{
 };
 
 pub use crate::{
+    credential::CredentialTable,
     destination_rule::EffectiveDestinationRule,
     policy::{PeerAuthenticationModes, WorkloadAuthorization},
 };
 use crate::{
     destination_rule::table::{Client, DestinationRuleTable},
     endpoint::{Endpoint, EndpointAddress, EndpointSet},
+    gateway::GatewayNode,
     mesh::MeshConfig,
     policy::{self, Subject},
     resource::{Resource, table::ResourceTable},
     service::{Service, ServiceKey, ServicePort, TargetPort, table::ServiceTable},
     store::Store,
     view::NodeView,
-    virtual_service::table::VirtualServiceTable,
+    virtual_service::table::{Tier, VirtualServiceTable},
     workload::{Workload, table::WorkloadTable},
 };
 
@@ -66,6 +68,8 @@ pub struct Snapshot {
     pub service_entries: ResourceTable<ServiceEntrySpec>,
     /// Gateways.
     pub gateways: ResourceTable<GatewaySpec>,
+    /// The secrets that Gateways name.
+    pub credentials: CredentialTable,
     /// PeerAuthentications.
     pub peer_authentications: ResourceTable<PeerAuthenticationSpec>,
     /// AuthorizationPolicies.
@@ -190,6 +194,28 @@ impl Snapshot {
             }
         }
         ports.into_values().collect()
+    }
+
+    /// The ports at which a proxy at the edge serves a port of its Gateways: where the services that select it send that
+    /// port, else the port itself (item 28).
+    pub fn gateway_ports(&self, node: GatewayNode<'_>, number: u16) -> BTreeSet<u16> {
+        let services = self.services.selecting(node.namespace, node.labels);
+        let services = services.chain(self.services.served_at(node.namespace, node.address));
+        let found: BTreeSet<u16> = services
+            .filter_map(|service| Some((service, service.port(number)?)))
+            .flat_map(|(service, port)| self.target_ports(service, port, node.address))
+            .collect();
+        if found.is_empty() { [number].into() } else { found }
+    }
+
+    /// The VirtualServices of a Gateway (`<namespace>/<name>`) that proxies of a namespace get: their own namespace's
+    /// private ones first, then those exported to it, then public ones, each oldest first (item 7).
+    pub fn virtual_services_of_gateway(
+        &self,
+        namespace: &str,
+        gateway: &str,
+    ) -> Vec<(Tier, &Arc<Resource<VirtualServiceSpec>>)> {
+        self.virtual_services.of_gateway(namespace, gateway)
     }
 
     /// The workload's ports behind a service's port: what the endpoints at its address say, else what the port says.

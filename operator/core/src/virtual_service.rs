@@ -78,6 +78,12 @@ pub fn is_for_mesh(spec: &VirtualServiceSpec) -> bool {
     !spec.hosts.is_empty() && spec.gateways.iter().any(|gateway| gateway == MESH_GATEWAY)
 }
 
+/// The Gateways (`<namespace>/<name>`) whose traffic a qualified spec routes, each once.
+pub fn gateways_of(spec: &VirtualServiceSpec) -> BTreeSet<&str> {
+    let named = spec.gateways.iter().map(String::as_str);
+    named.filter(|name| *name != MESH_GATEWAY && !spec.hosts.is_empty()).collect()
+}
+
 /// The destinations of one HTTP route, mirrors included.
 fn http_destinations(route: &HttpRoute) -> impl Iterator<Item = &Destination> {
     let routed = route.route.iter().map(|to| &to.destination);

@@ -10,8 +10,8 @@ use std::{collections::BTreeSet, error::Error, mem, sync::Arc};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use weft_core::{
-    change::Change, diagnosis::Diagnoses, mesh::MeshConfig, resource::ResourceRef,
-    snapshot::Snapshot,
+    change::Change, credential::SecretNamespaces, diagnosis::Diagnoses, mesh::MeshConfig,
+    resource::ResourceRef, snapshot::Snapshot,
 };
 use weft_crds::FieldError;
 
@@ -22,6 +22,7 @@ use crate::{
     object::{Kind, Object},
     registry::Registry,
     routing::Routing,
+    secret::Secrets,
 };
 
 /// Name of the ConfigMap that holds the mesh's settings where nobody says another.
@@ -43,6 +44,7 @@ pub struct Index {
     registry: Registry,
     routing: Routing,
     journal: Journal,
+    secrets: Secrets,
     /// Namespaces whose PeerAuthentications changed: whether their endpoints take mTLS may differ.
     stale_mtls: BTreeSet<Arc<str>>,
 }
@@ -62,6 +64,7 @@ impl Index {
             registry: Registry::default(),
             routing: Routing::default(),
             journal: Journal::default(),
+            secrets: Secrets::default(),
             stale_mtls: BTreeSet::new(),
         }
     }
@@ -70,6 +73,13 @@ impl Index {
     #[must_use]
     pub fn with_mesh_config(mut self, namespace: &str, name: &str) -> Self {
         self.mesh_config = (namespace.into(), name.into());
+        self
+    }
+
+    /// The same index, which reads Secrets of these namespaces only.
+    #[must_use]
+    pub fn with_secret_namespaces(mut self, namespaces: SecretNamespaces) -> Self {
+        self.next.credentials.namespaces = namespaces;
         self
     }
 
@@ -92,6 +102,10 @@ impl Index {
                     | self.journal.accept_kubernetes(&reference, Vec::new())
             }
             Object::ConfigMap(object) => self.apply_mesh_config(&reference, &object),
+            Object::Secret(object) => {
+                let read = next.credentials.namespaces.includes(&reference.namespace);
+                read && self.secrets.set(&reference, Some(&object))
+            }
             Object::Mesh(resource) => self.apply_resource(&reference, &resource),
         };
         self.journal.add(kind, &reference);
@@ -111,6 +125,7 @@ impl Index {
             Kind::EndpointSlice => self.registry.set_slice(&reference, None, &self.base.domain),
             Kind::Pod => self.registry.set_pod(&reference, None, next, change),
             Kind::ConfigMap => self.is_mesh_config(&reference) && self.set_mesh(self.base.clone()),
+            Kind::Secret => self.secrets.set(&reference, None),
             Kind::Mesh(kind) => self.delete_resource(kind, &reference),
         };
         self.modified |= changed;
@@ -162,6 +177,7 @@ impl Index {
             self.registry.refresh_endpoints(next, change);
             self.routing.refresh(next, change);
             self.refresh_mtls();
+            self.secrets.refresh(&mut self.next, &mut self.change);
             self.next.version += 1;
             self.published = Arc::new(self.next.clone());
         }

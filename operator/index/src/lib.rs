@@ -12,6 +12,7 @@ pub mod mesh_config;
 mod object;
 mod registry;
 mod routing;
+mod secret;
 mod service_entry;
 
 pub use index::Index;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use k8s_openapi::{
     api::{
-        core::v1::{ConfigMap, Pod, Service},
+        core::v1::{ConfigMap, Pod, Secret, Service},
         discovery::v1::EndpointSlice,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -20,7 +20,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// An object's namespace and name.
 pub(crate) type ObjectKey = (Arc<str>, Arc<str>);
 
-/// A kind that the mesh model is made from. Namespaces and Secrets are not among them.
+/// A kind that the mesh model is made from. Namespaces are not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// Kubernetes' `v1` Service.
@@ -31,6 +31,8 @@ pub enum Kind {
     Pod,
     /// Kubernetes' `v1` ConfigMap: only that of the mesh's settings counts.
     ConfigMap,
+    /// Kubernetes' `v1` Secret: those that Gateways name count.
+    Secret,
     /// A kind of ours.
     Mesh(weft_crds::Kind),
 }
@@ -43,6 +45,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
             Self::ConfigMap => "ConfigMap",
+            Self::Secret => "Secret",
             Self::Mesh(kind) => kind.as_str(),
         }
     }
@@ -61,7 +64,7 @@ impl fmt::Display for Kind {
 
 /// An object of one of the kinds. One without a namespace is in `default`; age and generation come from its metadata:
 /// an object without a creation time counts as the oldest.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Object {
     /// A Service.
     Service(Box<Service>),
@@ -71,8 +74,17 @@ pub enum Object {
     Pod(Box<Pod>),
     /// A ConfigMap.
     ConfigMap(Box<ConfigMap>),
+    /// A Secret.
+    Secret(Box<Secret>),
     /// A resource of ours, parsed but not validated.
     Mesh(Box<AnyResource>),
+}
+
+/// Shows which object it is, and nothing of its content: it may be a Secret.
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reference().fmt(f)
+    }
 }
 
 /// Why an object of Kubernetes could not be read.
@@ -112,6 +124,7 @@ impl Object {
             ("v1", "Service") => typed(Kind::Service, object.value)?.map(Self::Service),
             ("v1", "Pod") => typed(Kind::Pod, object.value)?.map(Self::Pod),
             ("v1", "ConfigMap") => typed(Kind::ConfigMap, object.value)?.map(Self::ConfigMap),
+            ("v1", "Secret") => typed(Kind::Secret, object.value)?.map(Self::Secret),
             ("discovery.k8s.io/v1", "EndpointSlice") => {
                 typed(Kind::EndpointSlice, object.value)?.map(Self::EndpointSlice)
             }
@@ -126,6 +139,7 @@ impl Object {
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::Pod(_) => Kind::Pod,
             Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::Secret(_) => Kind::Secret,
             Self::Mesh(resource) => Kind::Mesh(resource.kind()),
         }
     }
@@ -137,6 +151,7 @@ impl Object {
             Self::EndpointSlice(object) => &object.metadata,
             Self::Pod(object) => &object.metadata,
             Self::ConfigMap(object) => &object.metadata,
+            Self::Secret(object) => &object.metadata,
             Self::Mesh(resource) => resource.metadata(),
         }
     }

@@ -141,7 +141,9 @@ impl Routing {
         let visibility = accepted
             .as_ref()
             .map_or(Visibility::Hidden, |accepted| visibility(&accepted.spec, namespace, next));
-        for host in next.virtual_services.set_state(reference, state, &visibility) {
+        let touched = next.virtual_services.set_state(reference, state, &visibility);
+        change.gateways |= touched.gateways;
+        for host in touched.hosts {
             touch(&host, next, change);
         }
         hosts

@@ -259,6 +259,7 @@ fn same(a: &Object, b: &Object) -> bool {
         (Object::EndpointSlice(a), Object::EndpointSlice(b)) => a == b,
         (Object::Pod(a), Object::Pod(b)) => a == b,
         (Object::ConfigMap(a), Object::ConfigMap(b)) => a == b,
+        (Object::Secret(a), Object::Secret(b)) => a == b,
         (Object::Mesh(a), Object::Mesh(b)) => a == b,
         _ => false,
     }

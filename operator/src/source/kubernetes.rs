@@ -15,6 +15,7 @@ use std::sync::Arc;
 use kube::Client;
 use tokio::sync::{mpsc, watch as channel};
 use tokio_util::sync::CancellationToken;
+use weft_core::credential::SecretNamespaces;
 
 pub use self::{
     kinds::Missing,
@@ -32,6 +33,8 @@ pub struct Settings {
     pub namespace: String,
     /// Name of the ConfigMap with the mesh's settings.
     pub mesh_config: &'static str,
+    /// The namespaces whose Secrets are read, for Gateways.
+    pub secret_namespaces: SecretNamespaces,
 }
 
 /// A source that runs.
@@ -52,7 +55,7 @@ pub fn follow(client: &Client, settings: &Settings, shutdown: &CancellationToken
     let (report, reported) = channel::channel(Arc::default());
     let held = HeldStatuses::default();
     let kinds = kinds::all(settings);
-    let collector = collect::Collector::new(kinds.iter().map(|kind| kind.kind), report);
+    let collector = collect::Collector::new(kinds.iter().map(kinds::WatchedKind::id), report);
     tokio::spawn(collector.run(incoming, batches));
     for kind in kinds {
         let watch = watch::Watch::new(client.clone(), kind, messages.clone(), held.clone());

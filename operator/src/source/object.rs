@@ -3,7 +3,7 @@
 use std::fmt;
 
 use k8s_openapi::{
-    api::core::v1::{Namespace, Secret},
+    api::core::v1::Namespace,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
     jiff::Timestamp,
 };
@@ -52,7 +52,7 @@ pub enum Understood {
     },
 }
 
-/// Reads a document of a kind that is not ours. Namespaces and Secrets are checked and have no effect so far.
+/// Reads a document of a kind that is not ours. Namespaces are checked and have no effect so far.
 ///
 /// # Errors
 /// What is wrong with it, for its author.
@@ -75,7 +75,7 @@ pub fn read(document: Document) -> Result<Understood, String> {
         ("v1", "Pod") => typed(document).map(Object::Pod),
         ("v1", "ConfigMap") => typed(document).map(Object::ConfigMap),
         ("v1", "Namespace") => return unused(typed::<Namespace>(document), &label),
-        ("v1", "Secret") => return unused(typed::<Secret>(document), &label),
+        ("v1", "Secret") => typed(document).map(Object::Secret),
         (api_version, _) => {
             let group = api_version.split('/').next().unwrap_or_default();
             return Ok(Understood::Unused { expected: group.ends_with("istio.io") });
@@ -111,6 +111,7 @@ fn metadata_mut(object: &mut Object) -> &mut ObjectMeta {
         Object::EndpointSlice(object) => &mut object.metadata,
         Object::Pod(object) => &mut object.metadata,
         Object::ConfigMap(object) => &mut object.metadata,
+        Object::Secret(object) => &mut object.metadata,
         Object::Mesh(resource) => match resource.as_mut() {
             AnyResource::VirtualService(object) => &mut object.metadata,
             AnyResource::DestinationRule(object) => &mut object.metadata,

@@ -8,6 +8,7 @@
 
 mod condition;
 mod destination_rule;
+mod gateway;
 mod policy;
 mod service_entry;
 mod virtual_service;
@@ -118,12 +119,8 @@ impl<'a> Mesh<'a> {
                 Some(vec![service_entry::judge(snapshot, resource)])
             }
             Kind::Gateway => {
-                snapshot.gateways.get(namespace, name)?;
-                Some(vec![condition::in_effect(
-                    false,
-                    "NotSupported",
-                    "this version has no proxies at the edge of the mesh",
-                )])
+                let resource = snapshot.gateways.get(namespace, name)?;
+                Some(gateway::judge(self, resource))
             }
             Kind::PeerAuthentication => {
                 let resource = snapshot.peer_authentications.get(namespace, name)?;

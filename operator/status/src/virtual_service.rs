@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use weft_core::{
+    gateway::ServerHost,
     resource::Resource,
     service::Visibility,
     snapshot::Snapshot,
-    virtual_service::{destinations, is_for_mesh, table::VirtualServiceState},
+    virtual_service::{destinations, gateways_of, is_for_mesh, table::VirtualServiceState},
 };
 use weft_crds::{Condition, networking::VirtualServiceSpec};
 
@@ -44,14 +45,58 @@ fn effect(
     let Some(effective) = &state.effective else {
         return in_effect(false, "NotAccepted", "no version of it was ever in effect");
     };
-    if !is_for_mesh(&effective.spec) {
-        return in_effect(
-            false,
-            "NotSupported",
-            "it is for gateways only, and this version has no proxies at the edge of the mesh",
-        );
+    let unbound = unbound(snapshot, effective);
+    let bound = gateways_of(&effective.spec).len() - unbound.len();
+    let sidecars = is_for_mesh(&effective.spec).then(|| superseded(snapshot, effective));
+    let messages: Vec<&str> = unbound.iter().map(|(_, message)| message.as_str()).collect();
+    let messages = messages.join("; ");
+    match (sidecars, unbound.first()) {
+        // For gateways only.
+        (None, None) => in_effect(true, "InEffect", "requests by its gateways follow it"),
+        (None, Some((reason, _))) if bound == 0 => in_effect(false, reason, &messages),
+        (None, Some((reason, _))) => in_effect(
+            true,
+            reason,
+            &format!("in effect, but not by all of its gateways: {messages}"),
+        ),
+        (Some(sidecars), None) if bound > 0 && sidecars.status == "False" => {
+            let message =
+                format!("requests by its gateways follow it; for sidecars: {}", sidecars.message);
+            in_effect(true, &sidecars.reason, &message)
+        }
+        (Some(sidecars), None) => sidecars,
+        (Some(sidecars), Some((reason, _))) => {
+            let holds = bound > 0 || sidecars.status == "True";
+            in_effect(holds, reason, &format!("{messages}; for sidecars: {}", sidecars.message))
+        }
     }
-    superseded(snapshot, effective)
+}
+
+/// The Gateways that it is bound to without an effect, and why.
+fn unbound(snapshot: &Snapshot, effective: &VirtualService) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    for gateway in gateways_of(&effective.spec) {
+        let found = gateway
+            .split_once('/')
+            .and_then(|(namespace, name)| snapshot.gateways.get(namespace, name));
+        let Some(found) = found else {
+            problems.push(("GatewayNotFound", format!("Gateway {gateway} does not exist")));
+            continue;
+        };
+        let servers = found.spec.servers.iter();
+        let mut hosts = servers
+            .flat_map(|server| &server.hosts)
+            .map(|host| ServerHost::parse(host, found.namespace()));
+        let common = hosts.any(|host| {
+            let mut names = effective.spec.hosts.iter();
+            names.any(|name| host.intersection(effective.namespace(), name).is_some())
+        });
+        if !common {
+            let message = format!("no server of Gateway {gateway} has a host in common with it");
+            problems.push(("NoHostInCommon", message));
+        }
+    }
+    problems
 }
 
 /// Whether any client gets it, host by host.

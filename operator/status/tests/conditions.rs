@@ -121,7 +121,7 @@ fn virtual_services_say_whether_they_are_in_effect() {
         ),
         (
             own.replace("spec: {", "spec: {gateways: [gw], "),
-            "False NotSupported: it is for gateways only, and this version has no proxies at the edge of the mesh",
+            "False GatewayNotFound: Gateway default/gw does not exist",
         ),
         (
             resource("VirtualService", "own", 1, "{http: [{route: [{destination: {host: web}}]}]}"),
@@ -131,6 +131,96 @@ fn virtual_services_say_whether_they_are_in_effect() {
     for (yaml, expected) in cases {
         check(&yaml, "own", "InEffect", expected);
     }
+}
+
+fn gateway(name: &str, created: u8, servers: &str) -> String {
+    resource("Gateway", name, created, &format!("{{selector: {{app: web}}, servers: [{servers}]}}"))
+}
+
+#[test]
+fn virtual_services_of_gateways_say_which_of_them_serve_them() {
+    let server =
+        "{port: {number: 80, name: http, protocol: HTTP}, hosts: [web.default.svc.cluster.local]}";
+    let gw = gateway("gw", 1, server);
+    let own = |gateways: &str, hosts: &str| {
+        virtual_service("own", 5, hosts, "host: web")
+            .replace("spec: {", &format!("spec: {{gateways: {gateways}, "))
+    };
+    let older = virtual_service("older", 1, "[web]", "host: web");
+    let cases = [
+        (own("[gw]", "[web]") + &gw, "True InEffect: requests by its gateways follow it"),
+        (
+            own("[gw]", "[other.org]") + &gw,
+            "False NoHostInCommon: no server of Gateway default/gw has a host in common with it",
+        ),
+        (
+            own("[gw, gone]", "[web]") + &gw,
+            "True GatewayNotFound: in effect, but not by all of its gateways: Gateway default/gone does not exist",
+        ),
+        (own("[gw, mesh]", "[web]") + &gw, "True InEffect: clients of its hosts follow it"),
+        (
+            own("[gw, mesh]", "[web]") + &gw + &older,
+            "True Superseded: requests by its gateways follow it; for sidecars: an older VirtualService has its host: \
+             web.default.svc.cluster.local (by default/older)",
+        ),
+        (
+            own("[gone, mesh]", "[web]"),
+            "True GatewayNotFound: Gateway default/gone does not exist; for sidecars: clients of its hosts follow it",
+        ),
+    ];
+    for (yaml, expected) in cases {
+        check(&yaml, "own", "InEffect", expected);
+    }
+}
+
+#[test]
+fn gateways_say_who_serves_them_and_what_is_left_out() {
+    let http = "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}";
+    let tcp = "{port: {number: 80, name: tcp, protocol: TCP}, hosts: ['*']}";
+    let https = |name: &str, secret: &str| {
+        format!(
+            "{{port: {{number: 443, name: {name}, protocol: HTTPS}}, hosts: [shop.org], tls: {{mode: SIMPLE, credentialName: {secret}}}}}"
+        )
+    };
+    let mutual = "{port: {number: 443, name: m, protocol: HTTPS}, hosts: [shop.org], tls: {mode: ISTIO_MUTUAL}}";
+    let cases = [
+        (gateway("own", 5, http), "True InEffect: served by default/web-1"),
+        (
+            gateway("own", 5, http).replace("app: web", "app: nobody"),
+            "False NoMatchingWorkload: no pod has the labels that its selector asks for",
+        ),
+        (
+            gateway("own", 5, tcp) + &gateway("older", 1, http),
+            "False ProtocolConflict: spec.servers[0]: port 80 is for HTTP without TLS already, by Gateway default/older",
+        ),
+        (
+            gateway("own", 5, &https("https", "shop")),
+            "False SecretNotFound: spec.servers[0]: Secret default/shop does not exist",
+        ),
+        (
+            gateway("own", 5, &format!("{http}, {}", https("https", "shop"))),
+            "True SecretNotFound: served by default/web-1, but in part only: \
+             spec.servers[1]: Secret default/shop does not exist",
+        ),
+        (
+            gateway("own", 5, mutual) + &gateway("older", 1, mutual),
+            "False DuplicateHost: spec.servers[0]: host shop.org on port 443 belongs to Gateway default/older, \
+             which is older",
+        ),
+        (
+            gateway("own", 5, http).replace("selector: {app: web}, ", ""),
+            "True InEffect: it is for every gateway of the mesh, as its selector is empty",
+        ),
+    ];
+    for (yaml, expected) in cases {
+        check(&yaml, "own", "InEffect", expected);
+    }
+    check(
+        &gateway("own", 5, &https("https", "shop")),
+        "own",
+        "ResolvedRefs",
+        "False SecretNotFound: spec.servers[0]: Secret default/shop does not exist",
+    );
 }
 
 #[test]

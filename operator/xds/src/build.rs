@@ -9,6 +9,7 @@ mod captured;
 mod cluster;
 mod endpoints;
 mod envoy_filter;
+mod gateway;
 mod http;
 mod inbound;
 mod listener;
@@ -89,7 +90,8 @@ impl Resolver for MeshResolver {
             ResourceType::Route => route::names(&scope),
             ResourceType::Endpoints => cluster::names(&scope),
             // There is one for every authority that a client may write.
-            ResourceType::VirtualHost => Vec::new(),
+            // Secrets are only ever asked for by name.
+            ResourceType::VirtualHost | ResourceType::Secret => Vec::new(),
         };
         names.into_iter().map(Into::into).collect()
     }
@@ -103,6 +105,9 @@ fn build(scope: &Scope<'_>, kind: ResourceType, name: &str) -> Option<EncodedRes
     match kind {
         ResourceType::Listener => listener::build(scope, name).map(|listener| encoded(&listener)),
         ResourceType::Route => {
+            if scope.is_gateway() {
+                return gateway::routes(scope, name).map(|config| encoded(&config));
+            }
             if name == names::HTTP_PROXY {
                 return route::http_proxy(scope).map(|config| encoded(&config));
             }
@@ -112,6 +117,7 @@ fn build(scope: &Scope<'_>, kind: ResourceType, name: &str) -> Option<EncodedRes
             let name: ServiceRouteName = name.parse().ok()?;
             route::of_service(scope, &name).map(|config| encoded(&config))
         }
+        ResourceType::VirtualHost if scope.is_gateway() => None,
         ResourceType::VirtualHost => {
             let name: VirtualHostName = name.parse().ok()?;
             let host = match name.route_config.parse() {
@@ -128,6 +134,7 @@ fn build(scope: &Scope<'_>, kind: ResourceType, name: &str) -> Option<EncodedRes
             let aliases = host.domains.iter().map(|domain| alias(domain).to_string()).collect();
             Some(EncodedResource::new(wire::encode(&host), aliases, false))
         }
+        ResourceType::Secret => gateway::secret(scope, name).map(|secret| encoded(&secret)),
         ResourceType::Cluster => {
             let cluster = cluster::build(scope, name)?;
             let needs_endpoints = cluster.eds_cluster_config.is_some();

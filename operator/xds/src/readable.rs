@@ -17,6 +17,7 @@ use weft_api::xds::{
         listener::v3::Listener,
         route::v3::{RouteConfiguration, VirtualHost},
     },
+    envoy::extensions::transport_sockets::tls::v3::{Secret, secret::Type as SecretType},
     google::protobuf::{Any, Duration, Struct, value::Kind},
 };
 
@@ -30,10 +31,21 @@ pub fn resource(kind: ResourceType, body: &[u8]) -> Value {
     match kind {
         ResourceType::Cluster => read::<Cluster>(body, cluster::cluster),
         ResourceType::Endpoints => read::<ClusterLoadAssignment>(body, cluster::assignment),
+        ResourceType::Secret => read::<Secret>(body, secret),
         ResourceType::Listener => read::<Listener>(body, listener::listener),
         ResourceType::Route => read::<RouteConfiguration>(body, route::config),
         ResourceType::VirtualHost => read::<VirtualHost>(body, route::virtual_host),
     }
+}
+
+/// What a secret is, without its content.
+fn secret(secret: &Secret) -> Value {
+    let holds = match &secret.r#type {
+        Some(SecretType::TlsCertificate(_)) => "certificate and key",
+        Some(SecretType::ValidationContext(_)) => "authorities",
+        _ => "something else",
+    };
+    json!({ "name": secret.name, "holds": holds })
 }
 
 /// An object without the fields that say nothing.

@@ -77,6 +77,8 @@ pub struct Dependencies {
     pub endpoints: BTreeSet<Arc<str>>,
     /// The inbound side of namespaces' workloads.
     pub namespaces: BTreeSet<Arc<str>>,
+    /// Gateways, the VirtualServices bound to them, and secrets.
+    pub gateways: bool,
 }
 
 impl Dependencies {
@@ -85,6 +87,7 @@ impl Dependencies {
         let names = |set: &BTreeSet<Arc<str>>, name: &Arc<str>| set.contains(name);
         change.all
             || (self.any_host && !change.hosts.is_empty())
+            || (self.gateways && change.gateways)
             || self.hosts.iter().chain(&self.endpoints).any(|host| change.touches_host(host))
             || self.endpoints.iter().any(|host| names(&change.endpoints, host))
             || self.namespaces.iter().any(|namespace| names(&change.namespaces, namespace))
@@ -164,6 +167,7 @@ mod tests {
             endpoints: set(&["b.x"]),
             namespaces: set(&["ns"]),
             any_host: false,
+            gateways: false,
         };
         let hosts = |names: &[&str]| Change { hosts: set(names), ..Change::default() };
         let endpoints = |names: &[&str]| Change { endpoints: set(names), ..Change::default() };

@@ -9,6 +9,8 @@ pub enum ResourceType {
     Cluster,
     /// EDS.
     Endpoints,
+    /// SDS: of proxies at the edge only.
+    Secret,
     /// LDS.
     Listener,
     /// RDS.
@@ -19,8 +21,14 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// Every type, in the order of a push.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::VirtualHost];
+    pub const ALL: [Self; 6] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::Secret,
+        Self::Listener,
+        Self::Route,
+        Self::VirtualHost,
+    ];
 
     /// The type with this URL.
     pub fn from_type_url(url: &str) -> Option<Self> {
@@ -32,17 +40,19 @@ impl ResourceType {
         match self {
             Self::Cluster => type_url::CLUSTER,
             Self::Endpoints => type_url::CLUSTER_LOAD_ASSIGNMENT,
+            Self::Secret => type_url::SECRET,
             Self::Listener => type_url::LISTENER,
             Self::Route => type_url::ROUTE_CONFIGURATION,
             Self::VirtualHost => type_url::VIRTUAL_HOST,
         }
     }
 
-    /// `cds`, `eds`, `lds`, `rds` or `vhds`.
+    /// `cds`, `eds`, `sds`, `lds`, `rds` or `vhds`.
     pub fn short(self) -> &'static str {
         match self {
             Self::Cluster => "cds",
             Self::Endpoints => "eds",
+            Self::Secret => "sds",
             Self::Listener => "lds",
             Self::Route => "rds",
             Self::VirtualHost => "vhds",
@@ -56,6 +66,6 @@ impl ResourceType {
 
     /// Whether taking such a resource away can break a route that still names it.
     pub(crate) fn is_referred_to(self) -> bool {
-        matches!(self, Self::Cluster | Self::Endpoints)
+        matches!(self, Self::Cluster | Self::Endpoints | Self::Secret)
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 use weft_api::{
-    node::NodeInfo,
+    node::{NodeInfo, ProxyKind},
     xds::envoy::config::core::v3::Node,
     xds::envoy::service::discovery::v3::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -199,6 +199,7 @@ impl<R: Resolver> AdsServer<R> {
             Warming::ByOrder(self.options.order_timeout)
         };
         let session = Arc::new(Mutex::new(Session::new(warming)));
+        let secrets = peer.is_some() && node.kind == ProxyKind::Router;
         let _connected = self.shared.metrics.connected(&version);
         let _registered = self.connections.register(Connection {
             node: node.clone(),
@@ -214,6 +215,7 @@ impl<R: Resolver> AdsServer<R> {
             session,
             responses,
             current: None,
+            secrets,
         };
         async {
             tracing::info!("proxy connected");

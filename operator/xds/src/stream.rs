@@ -83,6 +83,8 @@ pub(crate) struct AdsStream<R: Resolver> {
     pub(crate) session: Arc<Mutex<Session>>,
     pub(crate) responses: Responses,
     pub(crate) current: Option<(Look<R::Snapshot>, NodeView)>,
+    /// Whether secrets may go to this peer: its certificate says that it is the proxy at the edge that it claims to be.
+    pub(crate) secrets: bool,
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -165,6 +167,9 @@ impl<R: Resolver> AdsStream<R> {
         let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
             return self.refuse_type(request).await;
         };
+        if kind == ResourceType::Secret && !self.secrets {
+            return self.refuse_type(request).await;
+        }
         let answer = self
             .session()
             .request(kind, request, SystemTime::now())
@@ -186,7 +191,7 @@ impl<R: Resolver> AdsStream<R> {
         Ok(())
     }
 
-    /// A type that Weft does not serve has no resources: the client need not wait for them.
+    /// A type that Weft does not serve (to this client) has no resources: the client need not wait for them.
     async fn refuse_type(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         if request.resource_names_subscribe.is_empty() {
             return Ok(());

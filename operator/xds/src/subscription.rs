@@ -371,8 +371,11 @@ impl Subscription {
                 self.due.insert(name.clone());
             }
         }
-        self.unlisted |=
-            self.wildcard && (all || !change.hosts.is_empty() || !change.namespaces.is_empty());
+        self.unlisted |= self.wildcard
+            && (all
+                || !change.hosts.is_empty()
+                || !change.namespaces.is_empty()
+                || change.gateways);
     }
 
     /// Whether [`Self::list`] is to be called before resources are sent.

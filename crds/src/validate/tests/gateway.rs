@@ -72,9 +72,26 @@ fn gateways_are_checked() {
         &[(
             &format!("{{servers: [{{{http}, hosts: [a.com], defaultEndpoint: x}}]}}"),
             &[
-                "spec: has no effect in this version of Weft",
                 "spec.selector: is empty, so that every gateway of the mesh is meant",
                 "spec.servers[0].defaultEndpoint: has no effect: it was never implemented",
+            ],
+        )],
+    );
+    assert_warnings(
+        "Gateway",
+        &[(
+            &format!(
+                "{{selector: {{app: gw}}, servers: [{{{https}, hosts: [a.com], bind: 'unix:///tmp/s', tls: {{mode: MUTUAL, \
+                 credentialName: c, caCrl: /crl, insecureSkipVerify: true, cipherSuites: [AES128-SHA, \
+                 ECDHE-RSA-AES128-GCM-SHA256]}}}}]}}"
+            ),
+            &[
+                "spec.servers[0].bind: the server is left out: only IP addresses can be bound to",
+                "spec.servers[0].tls.caCrl: the server is left out: this version of Weft does not check it",
+                "spec.servers[0].tls.insecureSkipVerify: the server is left out: this version of Weft does not check it",
+                "spec.servers[0].tls.cipherSuites[0]: \"AES128-SHA\" is not offered; offered are \
+                 ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-RSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384, \
+                 ECDHE-RSA-AES256-GCM-SHA384, ECDHE-ECDSA-CHACHA20-POLY1305, ECDHE-RSA-CHACHA20-POLY1305",
             ],
         )],
     );

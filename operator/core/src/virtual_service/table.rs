@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use weft_crds::networking::VirtualServiceSpec;
 
-use super::{SubsetRef, is_for_mesh};
+use super::{SubsetRef, gateways_of, is_for_mesh};
 use crate::{
     host::HostMap,
     resource::{Resource, ResourceRef, table::ResourceTable},
@@ -25,6 +25,17 @@ pub struct VirtualServiceState {
     pub missing_delegates: BTreeSet<ResourceRef>,
 }
 
+/// How close a VirtualService is to a client: what is closer comes first (item 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Not for everybody, and of the client's own namespace.
+    Private,
+    /// Exported to the client's namespace.
+    Exported,
+    /// For everybody.
+    Public,
+}
+
 /// A VirtualService in effect.
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
@@ -40,6 +51,17 @@ pub struct VirtualServiceTable {
     states: Store<Arc<str>, Arc<VirtualServiceState>>,
     /// Those in effect for sidecars, oldest first.
     by_host: HostMap<Vec<Entry>>,
+    /// Those in effect by Gateway, oldest first.
+    by_gateway: Store<Arc<str>, Vec<Entry>>,
+}
+
+/// What the state of a VirtualService decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Hosts whose routes may differ for sidecars.
+    pub hosts: BTreeSet<Arc<str>>,
+    /// Whether routes of Gateways may differ.
+    pub gateways: bool,
 }
 
 impl VirtualServiceTable {
@@ -53,13 +75,13 @@ impl VirtualServiceTable {
         self.states.values()
     }
 
-    /// Records what became of a VirtualService, or that it is gone; answers the hosts whose routes may differ for it.
+    /// Records what became of a VirtualService, or that it is gone; answers whose routes may differ for it.
     pub fn set_state(
         &mut self,
         reference: &ResourceRef,
         state: Option<VirtualServiceState>,
         visibility: &Visibility,
-    ) -> BTreeSet<Arc<str>> {
+    ) -> Touched {
         let key: Arc<str> = key(&reference.namespace, &reference.name).into();
         let old = self.states.get(&key).cloned();
         let mut touched = BTreeSet::new();
@@ -91,11 +113,53 @@ impl VirtualServiceTable {
                 touched.insert(host);
             }
         }
+        let gateways = self.set_gateways(reference, (old.as_deref(), state.as_ref()), visibility);
         match state {
             Some(state) => _ = self.states.set(key, Arc::new(state)),
             None => _ = self.states.remove(&key),
         }
-        touched
+        Touched { hosts: touched, gateways }
+    }
+
+    /// Puts a VirtualService's new version in the place of the old one's; says whether any Gateway's routes differ.
+    fn set_gateways(
+        &mut self,
+        reference: &ResourceRef,
+        (old, new): (Option<&VirtualServiceState>, Option<&VirtualServiceState>),
+        visibility: &Visibility,
+    ) -> bool {
+        let mut removed = Vec::new();
+        for (gateway, _) in bound(old) {
+            self.by_gateway.edit(&gateway, |entries| {
+                let at = entries.iter().position(|entry| entry.resource.reference == *reference);
+                removed.extend(at.map(|at| (gateway.clone(), entries.remove(at))));
+            });
+        }
+        let mut added = Vec::new();
+        for (gateway, resource) in bound(new) {
+            let entry = Entry { resource: resource.clone(), visibility: visibility.clone() };
+            self.by_gateway.edit(&gateway, |entries| {
+                let older = |entry: &Entry| entry.resource.oldest_first(resource).is_lt();
+                entries.insert(entries.partition_point(older), entry.clone());
+            });
+            added.push((gateway, entry));
+        }
+        removed != added
+    }
+
+    /// The VirtualServices in effect of a Gateway (`<namespace>/<name>`), as proxies of a namespace get them.
+    pub fn of_gateway(
+        &self,
+        namespace: &str,
+        gateway: &str,
+    ) -> Vec<(Tier, &Arc<Resource<VirtualServiceSpec>>)> {
+        let entries = self.by_gateway.get(gateway).map_or(&[][..], Vec::as_slice);
+        let mut seen: Vec<_> = entries
+            .iter()
+            .filter_map(|entry| Some((tier(entry, namespace)?, &entry.resource)))
+            .collect();
+        seen.sort_by_key(|(tier, _)| *tier);
+        seen
     }
 
     /// The VirtualService that clients of a namespace get for a host: that with the most specific of the hosts that
@@ -137,13 +201,23 @@ fn mesh_hosts(
     })
 }
 
+/// The Gateways that a state routes, each once.
+fn bound(
+    state: Option<&VirtualServiceState>,
+) -> impl Iterator<Item = (Arc<str>, &Arc<Resource<VirtualServiceSpec>>)> {
+    let resource = state.and_then(|state| state.effective.as_ref());
+    resource.into_iter().flat_map(|resource| {
+        gateways_of(&resource.spec).into_iter().map(move |name| (name.into(), resource))
+    })
+}
+
 /// How close a VirtualService is to clients of a namespace; `None` when they do not see it.
-fn tier(entry: &Entry, namespace: &str) -> Option<u8> {
+fn tier(entry: &Entry, namespace: &str) -> Option<Tier> {
     match &entry.visibility {
-        Visibility::Public => Some(2),
+        Visibility::Public => Some(Tier::Public),
         visibility if !visibility.includes(namespace) => None,
-        _ if entry.resource.namespace() == namespace => Some(0),
-        _ => Some(1),
+        _ if entry.resource.namespace() == namespace => Some(Tier::Private),
+        _ => Some(Tier::Exported),
     }
 }
 

@@ -73,7 +73,10 @@ impl Index {
             AnyResource::VirtualService(object) => self.put_virtual_service(&meta, &object.spec),
             AnyResource::DestinationRule(object) => self.put_destination_rule(&meta, &object.spec),
             AnyResource::ServiceEntry(object) => self.put_service_entry(&meta, &object.spec),
-            AnyResource::Gateway(object) => meta.put(&object.spec, &mut self.next.gateways),
+            AnyResource::Gateway(object) => {
+                let put = meta.put(&object.spec, &mut self.next.gateways);
+                (put.0, self.touch_gateways(put.1))
+            }
             AnyResource::PeerAuthentication(object) => {
                 let put = meta.put(&object.spec, &mut self.next.peer_authentications);
                 (put.0, self.touch_peers(put.1, namespace))
@@ -119,7 +122,10 @@ impl Index {
                 }
                 old.is_some()
             }
-            weft_crds::Kind::Gateway => next.gateways.remove(namespace, name).is_some(),
+            weft_crds::Kind::Gateway => {
+                let changed = next.gateways.remove(namespace, name).is_some();
+                self.touch_gateways(changed)
+            }
             weft_crds::Kind::PeerAuthentication => {
                 let changed = next.peer_authentications.remove(namespace, name).is_some();
                 self.touch_peers(changed, namespace)
@@ -185,6 +191,12 @@ impl Index {
         } else if changed {
             self.change.namespaces.insert(namespace.clone());
         }
+        changed
+    }
+
+    fn touch_gateways(&mut self, changed: bool) -> bool {
+        self.change.gateways |= changed;
+        self.secrets.touch_names(changed);
         changed
     }
 

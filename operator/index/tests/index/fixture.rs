@@ -93,7 +93,12 @@ pub fn names<'a>(names: impl IntoIterator<Item = &'a Arc<str>>) -> Vec<&'a str> 
 /// A change of these hosts, endpoints and namespaces.
 pub fn change(hosts: &[&str], endpoints: &[&str], namespaces: &[&str]) -> Change {
     let set = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
-    Change { all: false, hosts: set(hosts), endpoints: set(endpoints), namespaces: set(namespaces) }
+    Change {
+        hosts: set(hosts),
+        endpoints: set(endpoints),
+        namespaces: set(namespaces),
+        ..Change::default()
+    }
 }
 
 /// A Service with port 80 to 8080 that selects `app: <name>`.

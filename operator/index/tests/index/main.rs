@@ -6,4 +6,5 @@ mod fixture;
 mod order;
 mod policies;
 mod routing;
+mod secrets;
 mod services;

@@ -51,10 +51,21 @@ metadata: {name: alias}
 spec: {type: ExternalName, externalName: web.default.svc.cluster.local, ports: [{port: 80}]}
 ---
 apiVersion: v1
+kind: Secret
+metadata: {name: shop}
+stringData: {tls.crt: nonsense}
+---
+apiVersion: v1
 kind: ConfigMap
 metadata: {name: istio, namespace: istio-system}
 data: {mesh: '{defaultDestinationRuleExportTo: [team, .], defaultServiceExportTo: [\"*\"]}'}
 " + &networking(
+            "Gateway",
+            "default",
+            "gw",
+            1,
+            "selector: {app: web}\nservers: [{port: {number: 443, name: s, protocol: HTTPS}, hosts: ['*'], tls: {mode: SIMPLE, credentialName: shop}}]",
+        ) + &networking(
             "ServiceEntry",
             "default",
             "e",
@@ -160,6 +171,7 @@ fn rename(mut object: Object) -> Object {
         Object::EndpointSlice(object) => &mut object.metadata,
         Object::Pod(object) => &mut object.metadata,
         Object::ConfigMap(object) => &mut object.metadata,
+        Object::Secret(object) => &mut object.metadata,
         Object::Mesh(resource) => match &mut **resource {
             AnyResource::VirtualService(resource) => &mut resource.metadata,
             AnyResource::DestinationRule(resource) => &mut resource.metadata,

@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use tokio::sync::{mpsc, watch};
-use weft_index::Kind;
 
-use super::watch::{Message, State};
+use super::{
+    kinds::WatchId,
+    watch::{Message, State},
+};
 use crate::source::{Batch, Event, Problem, Report, Severity};
 
 /// So many messages make a batch at most.
@@ -13,9 +15,9 @@ const AT_ONCE: usize = 4096;
 
 /// What the watches said so far.
 pub(super) struct Collector {
-    states: BTreeMap<Kind, State>,
-    /// How many objects of each kind there are.
-    objects: BTreeMap<Kind, usize>,
+    states: BTreeMap<WatchId, State>,
+    /// How many objects each watch has.
+    objects: BTreeMap<WatchId, usize>,
     /// Events that nobody was told yet.
     events: Vec<Event>,
     /// Every kind was read once.
@@ -24,9 +26,9 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub fn new(kinds: impl Iterator<Item = Kind>, report: watch::Sender<Arc<Report>>) -> Self {
+    pub fn new(watches: impl Iterator<Item = WatchId>, report: watch::Sender<Arc<Report>>) -> Self {
         Self {
-            states: kinds.map(|kind| (kind, State::Pending)).collect(),
+            states: watches.map(|watch| (watch, State::Pending)).collect(),
             objects: BTreeMap::new(),
             events: Vec::new(),
             complete: false,
@@ -56,14 +58,14 @@ impl Collector {
 
     fn hear(&mut self, message: Message) {
         match message {
-            Message::Events { kind, events, objects } => {
-                self.objects.insert(kind, objects);
+            Message::Events { from, events, objects } => {
+                self.objects.insert(from, objects);
                 self.events.extend(events);
             }
-            Message::State(kind, state) => {
-                let old = self.states.insert(kind, state.clone());
+            Message::State(watch, state) => {
+                let old = self.states.insert(watch.clone(), state.clone());
                 if old.as_ref() != Some(&state) {
-                    log(kind, &state);
+                    log(&watch, &state);
                 }
             }
         }
@@ -71,8 +73,12 @@ impl Collector {
 
     /// What the index is to be told, once everything was read.
     fn batch(&mut self) -> Option<Batch> {
-        let read = |state: &State| matches!(state, State::Synced | State::Missing);
-        self.complete |= self.states.values().all(read);
+        let read = |(watch, state): (&WatchId, &State)| match state {
+            State::Synced | State::Missing => true,
+            State::Forbidden(_) => watch.is_optional(),
+            State::Pending | State::Failing(_) => false,
+        };
+        self.complete |= self.states.iter().all(read);
         let changed = self.publish();
         if !self.complete || (self.events.is_empty() && !changed) {
             return None;
@@ -104,8 +110,8 @@ impl Collector {
     }
 
     fn problems(&self) -> Vec<Problem> {
-        let problem = |kind: &Kind, severity, message: String| Problem {
-            file: PathBuf::from(kind.as_str()),
+        let problem = |watch: &WatchId, severity, message: String| Problem {
+            file: PathBuf::from(watch.kind.as_str()),
             severity,
             message,
         };
@@ -135,7 +141,7 @@ impl Collector {
     }
 }
 
-fn log(kind: Kind, state: &State) {
+fn log(kind: &WatchId, state: &State) {
     match state {
         State::Pending => {}
         State::Synced => tracing::debug!(%kind, "followed"),
@@ -164,7 +170,7 @@ mod tests {
     impl Default for Test {
         fn default() -> Self {
             let (sender, report) = watch::channel(Arc::default());
-            Self { collector: Collector::new(KINDS.into_iter(), sender), report }
+            Self { collector: Collector::new(KINDS.into_iter().map(WatchId::from), sender), report }
         }
     }
 
@@ -181,17 +187,17 @@ mod tests {
 
     fn gone(kind: Kind, objects: usize) -> Message {
         let key = ObjectKey { kind, namespace: "shop".into(), name: "orders".into() };
-        Message::Events { kind, events: vec![Event::Delete(key)], objects }
+        Message::Events { from: kind.into(), events: vec![Event::Delete(key)], objects }
     }
 
     #[test]
     fn the_first_batch_waits_for_every_kind_and_holds_all_of_them() {
         let mut test = Test::default();
         assert_eq!(test.hear(vec![gone(Kind::Service, 3)]), None);
-        assert_eq!(test.hear(vec![Message::State(Kind::Service, State::Synced)]), None);
+        assert_eq!(test.hear(vec![Message::State(Kind::Service.into(), State::Synced)]), None);
         assert_eq!(test.problems(), ["Pod: not read yet"]);
         assert_eq!(
-            test.hear(vec![gone(Kind::Pod, 4), Message::State(Kind::Pod, State::Synced)]),
+            test.hear(vec![gone(Kind::Pod, 4), Message::State(Kind::Pod.into(), State::Synced)]),
             Some(2)
         );
         assert_eq!(test.report.borrow().objects, 7);
@@ -201,11 +207,11 @@ mod tests {
     #[test]
     fn a_kind_that_does_not_exist_keeps_nobody_waiting_and_one_that_may_not_be_read_does() {
         let mut test = Test::default();
-        let missing = Message::State(Kind::Service, State::Missing);
-        let forbidden = Message::State(Kind::Pod, State::Forbidden("add a rule".into()));
+        let missing = Message::State(Kind::Service.into(), State::Missing);
+        let forbidden = Message::State(Kind::Pod.into(), State::Forbidden("add a rule".into()));
         assert_eq!(test.hear(vec![missing, forbidden]), None);
         assert_eq!(test.report.borrow().missing_rights, ["add a rule".to_owned()].into());
-        assert_eq!(test.hear(vec![Message::State(Kind::Pod, State::Synced)]), Some(0));
+        assert_eq!(test.hear(vec![Message::State(Kind::Pod.into(), State::Synced)]), Some(0));
         assert!(test.report.borrow().missing_rights.is_empty());
     }
 
@@ -213,12 +219,28 @@ mod tests {
     fn what_fails_later_is_reported_and_changes_nothing() {
         let mut test = Test::default();
         for kind in KINDS {
-            test.hear(vec![Message::State(kind, State::Synced)]);
+            test.hear(vec![Message::State(kind.into(), State::Synced)]);
         }
         assert_eq!(test.hear(vec![]), None, "nothing new");
-        let failing = Message::State(Kind::Pod, State::Failing("no route".into()));
+        let failing = Message::State(Kind::Pod.into(), State::Failing("no route".into()));
         assert_eq!(test.hear(vec![failing]), Some(0), "a report without events");
         assert_eq!(test.problems(), ["Pod: cannot be read at the moment: no route"]);
         assert_eq!(test.hear(vec![gone(Kind::Service, 0)]), Some(1), "others go on");
+    }
+    #[test]
+    fn secrets_that_may_not_be_read_are_reported_by_namespace_and_keep_nobody_waiting() {
+        let (sender, report) = watch::channel(Arc::default());
+        let secrets =
+            |namespace: &str| WatchId { kind: Kind::Secret, namespace: Some(namespace.to_owned()) };
+        let all = [WatchId::from(Kind::Pod), secrets("edge"), secrets("other")];
+        let mut test = Test { collector: Collector::new(all.into_iter(), sender), report };
+        let states = vec![
+            Message::State(Kind::Pod.into(), State::Synced),
+            Message::State(secrets("edge"), State::Synced),
+        ];
+        assert_eq!(test.hear(states), None);
+        let forbidden = State::Forbidden("cannot list secrets".into());
+        assert_eq!(test.hear(vec![Message::State(secrets("other"), forbidden)]), Some(0));
+        assert_eq!(test.problems(), ["Secret of namespace other: cannot list secrets"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use kube::core::{ApiResource, GroupVersionKind};
+use weft_core::credential::SecretNamespaces;
 use weft_index::Kind;
 
 use super::Settings;
@@ -15,9 +16,53 @@ pub(super) struct WatchedKind {
     /// Newest first; any of them will do.
     pub versions: &'static [&'static str],
     pub plural: &'static str,
-    /// Only this object of this namespace.
-    pub only: Option<(String, String)>,
+    /// Where, and which of them.
+    pub scope: Scope,
 }
+
+/// Which objects of a kind are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those of a namespace.
+    Namespace(String),
+    /// One: its namespace and name.
+    One(String, String),
+}
+
+/// Tells watches apart: a kind, and the namespace where there is a watch for each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WatchId {
+    pub kind: Kind,
+    pub namespace: Option<String>,
+}
+
+impl WatchId {
+    /// Whether the mesh can do without: what cannot be read only lacks in what names it.
+    pub fn is_optional(&self) -> bool {
+        self.kind == Kind::Secret
+    }
+}
+
+impl From<Kind> for WatchId {
+    fn from(kind: Kind) -> Self {
+        Self { kind, namespace: None }
+    }
+}
+
+impl fmt::Display for WatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            None => self.kind.fmt(f),
+            Some(namespace) => write!(f, "{} of namespace {namespace}", self.kind),
+        }
+    }
+}
+
+/// What is of no use as a credential: not asked for.
+const OTHER_SECRETS: &str = "type!=kubernetes.io/service-account-token,\
+                             type!=kubernetes.io/dockerconfigjson,type!=helm.sh/release.v1";
 
 impl WatchedKind {
     /// How the API server is asked for a version of it.
@@ -28,7 +73,25 @@ impl WatchedKind {
 
     /// The right that reading it takes.
     pub fn missing_rule(&self) -> Missing {
-        Missing { group: self.group, plural: self.plural, name: self.only.clone() }
+        Missing { group: self.group, plural: self.plural, scope: self.scope.clone() }
+    }
+
+    /// Which watch it is.
+    pub fn id(&self) -> WatchId {
+        let namespace = match &self.scope {
+            Scope::Namespace(namespace) => Some(namespace.clone()),
+            Scope::All | Scope::One(..) => None,
+        };
+        WatchId { kind: self.kind, namespace }
+    }
+
+    /// What the API server is to leave out.
+    pub fn fields(&self) -> Option<String> {
+        match (&self.scope, self.kind) {
+            (Scope::One(_, name), _) => Some(format!("metadata.name={name}")),
+            (_, Kind::Secret) => Some(OTHER_SECRETS.to_owned()),
+            _ => None,
+        }
     }
 }
 
@@ -37,37 +100,48 @@ impl WatchedKind {
 pub struct Missing {
     group: &'static str,
     plural: &'static str,
-    name: Option<(String, String)>,
+    scope: Scope,
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { group, plural, name } = self;
+        let Self { group, plural, scope } = self;
         write!(f, "cannot list {plural}")?;
         if !group.is_empty() {
             write!(f, ".{group}")?;
         }
-        if let Some((namespace, name)) = name {
-            write!(f, " named {name} in namespace {namespace}")?;
+        match scope {
+            Scope::All => {}
+            Scope::Namespace(namespace) => write!(f, " in namespace {namespace}")?,
+            Scope::One(namespace, name) => write!(f, " named {name} in namespace {namespace}")?,
         }
         write!(f, ": add the rule {{apiGroups: [\"{group}\"], resources: [\"{plural}\"]")?;
-        if let Some((_, name)) = name {
+        if let Scope::One(_, name) = scope {
             write!(f, ", resourceNames: [\"{name}\"]")?;
         }
-        f.write_str(", verbs: [get, list, watch]} to the operator's role")
+        f.write_str(", verbs: [get, list, watch]} to the operator's role")?;
+        match scope {
+            Scope::Namespace(namespace) => write!(f, " in namespace {namespace}"),
+            Scope::All | Scope::One(..) => Ok(()),
+        }
     }
 }
 
 /// Every kind that the index has a use for.
 pub(super) fn all(settings: &Settings) -> Vec<WatchedKind> {
-    let core =
-        |kind, group, plural| WatchedKind { kind, group, versions: &["v1"], plural, only: None };
+    let core = |kind, group, plural| WatchedKind {
+        kind,
+        group,
+        versions: &["v1"],
+        plural,
+        scope: Scope::All,
+    };
     let mut kinds = vec![
         core(Kind::Service, "", "services"),
         core(Kind::EndpointSlice, "discovery.k8s.io", "endpointslices"),
         core(Kind::Pod, "", "pods"),
         WatchedKind {
-            only: Some((settings.namespace.clone(), settings.mesh_config.to_owned())),
+            scope: Scope::One(settings.namespace.clone(), settings.mesh_config.to_owned()),
             ..core(Kind::ConfigMap, "", "configmaps")
         },
     ];
@@ -76,8 +150,17 @@ pub(super) fn all(settings: &Settings) -> Vec<WatchedKind> {
         group: kind.group(),
         versions: kind.versions(),
         plural: kind.plural(),
-        only: None,
+        scope: Scope::All,
     }));
+    let secrets = core(Kind::Secret, "", "secrets");
+    match &settings.secret_namespaces {
+        SecretNamespaces::All => kinds.push(secrets),
+        SecretNamespaces::Named(names) => kinds.extend(names.iter().map(|name| {
+            let scope = Scope::Namespace(name.clone());
+            WatchedKind { scope, ..secrets.clone() }
+        })),
+        SecretNamespaces::Unknown => {}
+    }
     kinds
 }
 
@@ -87,7 +170,11 @@ mod tests {
 
     #[test]
     fn a_missing_right_is_explained_by_the_rule_that_gives_it() {
-        let settings = Settings { namespace: "weft-system".into(), mesh_config: "weft" };
+        let settings = Settings {
+            namespace: "weft-system".into(),
+            mesh_config: "weft",
+            secret_namespaces: SecretNamespaces::Named(["edge".to_owned()].into()),
+        };
         let kinds = all(&settings);
         let rule = |kind| {
             kinds.iter().find(|watched| watched.kind == kind).unwrap().missing_rule().to_string()
@@ -102,6 +189,11 @@ mod tests {
             rule(Kind::ConfigMap),
             "cannot list configmaps named weft in namespace weft-system: add the rule {apiGroups: [\"\"], \
              resources: [\"configmaps\"], resourceNames: [\"weft\"], verbs: [get, list, watch]} to the operator's role"
+        );
+        assert_eq!(
+            rule(Kind::Secret),
+            "cannot list secrets in namespace edge: add the rule {apiGroups: [\"\"], resources: [\"secrets\"], verbs: \
+             [get, list, watch]} to the operator's role in namespace edge"
         );
     }
 }

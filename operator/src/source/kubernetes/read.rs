@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Pod, Service},
+    core::v1::{ConfigMap, Pod, Secret, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::core::{DynamicObject, ObjectMeta};
@@ -48,6 +48,10 @@ pub(super) fn read(kind: Kind, api_version: &str, mut object: DynamicObject) -> 
         Kind::ConfigMap => typed::<ConfigMap>(object).map(|(mut object, metadata)| {
             object.metadata = metadata;
             Object::ConfigMap(object)
+        }),
+        Kind::Secret => typed::<Secret>(object).map(|(mut object, metadata)| {
+            object.metadata = metadata;
+            Object::Secret(object)
         }),
         Kind::Mesh(kind) => ours(kind, api_version, object),
     };

@@ -15,7 +15,7 @@ use tokio::{sync::mpsc, time::sleep};
 use weft_index::Kind;
 
 use super::{
-    kinds::WatchedKind,
+    kinds::{Scope, WatchId, WatchedKind},
     read::{self, HeldStatuses},
 };
 use crate::{
@@ -48,11 +48,11 @@ pub(super) enum State {
 pub(super) enum Message {
     /// Changes of objects of a kind, and how many there are after them.
     Events {
-        kind: Kind,
+        from: WatchId,
         events: Vec<Event>,
         objects: usize,
     },
-    State(Kind, State),
+    State(WatchId, State),
 }
 
 /// Nobody listens any more.
@@ -132,12 +132,16 @@ impl Watch {
     /// Follows one version of the kind for as long as there is one; also says whether there was.
     async fn follow(&mut self, version: &str) -> (bool, End) {
         let resource = self.kind.resource(version);
-        let (api, config): (Api<DynamicObject>, _) = match &self.kind.only {
-            None => (Api::all_with(self.client.clone(), &resource), watcher::Config::default()),
-            Some((namespace, name)) => (
-                Api::namespaced_with(self.client.clone(), namespace, &resource),
-                watcher::Config::default().fields(&format!("metadata.name={name}")),
-            ),
+        let client = self.client.clone();
+        let api: Api<DynamicObject> = match &self.kind.scope {
+            Scope::All => Api::all_with(client, &resource),
+            Scope::Namespace(namespace) | Scope::One(namespace, _) => {
+                Api::namespaced_with(client, namespace, &resource)
+            }
+        };
+        let config = match self.kind.fields() {
+            None => watcher::Config::default(),
+            Some(fields) => watcher::Config::default().fields(&fields),
         };
         let stream = watcher(api, config);
         pin_mut!(stream);
@@ -254,14 +258,14 @@ impl Watch {
             return Ok(());
         }
         self.state = state.clone();
-        self.messages.send(Message::State(self.kind.kind, state)).await.map_err(|_| Unheard)
+        self.messages.send(Message::State(self.kind.id(), state)).await.map_err(|_| Unheard)
     }
 
     async fn tell(&self, events: Vec<Event>) -> Result<(), Unheard> {
         if events.is_empty() {
             return Ok(());
         }
-        let message = Message::Events { kind: self.kind.kind, events, objects: self.known.len() };
+        let message = Message::Events { from: self.kind.id(), events, objects: self.known.len() };
         self.messages.send(message).await.map_err(|_| Unheard)
     }
 }

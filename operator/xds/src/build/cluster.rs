@@ -51,10 +51,13 @@ pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
             }));
         }
     }
+    names.push(BLACK_HOLE_CLUSTER.into());
+    if scope.is_gateway() {
+        return names;
+    }
     names.extend(
         scope.inbound_ports().iter().map(|port| ClusterName::inbound(port.target_port).to_string()),
     );
-    names.push(BLACK_HOLE_CLUSTER.into());
     if scope.is_captured() {
         names.push(INBOUND_PASSTHROUGH_CLUSTER.into());
         names.push(PASSTHROUGH_CLUSTER.into());

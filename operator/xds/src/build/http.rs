@@ -1,4 +1,4 @@
-//! HTTP connection managers, inbound and outbound (`istio-behaviours`, items 32, 50, 51 and 85).
+//! HTTP connection managers: inbound, outbound and at the edge (`istio-behaviours`, items 32, 50, 51 and 85).
 
 use weft_api::xds::{
     envoy::{
@@ -46,6 +46,8 @@ pub(crate) enum Side {
     Inbound,
     /// From the workload's application.
     Outbound,
+    /// From anywhere, at the edge of the mesh.
+    Edge,
 }
 
 pub(crate) fn filter(name: &str, config: Any) -> HttpFilter {
@@ -60,7 +62,7 @@ pub(crate) fn network_filter(name: &str, config: Any) -> Filter {
     Filter { name: name.into(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
 }
 
-/// A connection manager. `filters` come before those that every chain ends with: fault, cross-origin policy (outbound)
+/// A connection manager. `filters` come before those that every chain ends with: fault, cross-origin policy (but inbound)
 /// and router.
 pub(crate) fn manager(
     scope: &Scope<'_>,
@@ -71,7 +73,7 @@ pub(crate) fn manager(
     upgrades: &[&str],
 ) -> Filter {
     filters.push(filter(FAULT, wire::pack(&HttpFault::default())));
-    if side == Side::Outbound {
+    if side != Side::Inbound {
         filters.push(filter(CORS, wire::pack(&Cors {})));
     }
     filters.push(filter(ROUTER, wire::pack(&Router::default())));
@@ -102,7 +104,8 @@ pub(crate) fn manager(
         max_request_headers_kb: Some(uint32(MAX_HEAD_KIB)),
         stream_idle_timeout: Some(Duration::default()),
         access_log: access_log::build(scope.mesh()),
-        use_remote_address: Some(boolean(false)),
+        // What a client outside says of where it comes from is not believed.
+        use_remote_address: Some(boolean(side == Side::Edge)),
         generate_request_id: Some(boolean(true)),
         upgrade_configs: upgrades.iter().map(upgrade).collect(),
         normalize_path: Some(boolean(path != PathNormalization::None)),
@@ -111,9 +114,13 @@ pub(crate) fn manager(
         route_specifier: Some(routes),
         ..HttpConnectionManager::default()
     };
-    if side == Side::Inbound {
+    if side != Side::Outbound {
         manager.server_name = "istio-envoy".into();
-        manager.forward_client_cert_details = ForwardClientCertDetails::AppendForward.into();
+        manager.forward_client_cert_details = match side {
+            Side::Edge => ForwardClientCertDetails::SanitizeSet,
+            Side::Inbound | Side::Outbound => ForwardClientCertDetails::AppendForward,
+        }
+        .into();
         manager.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
             subject: Some(boolean(true)),
             dns: true,

@@ -16,7 +16,7 @@ use weft_api::{
 };
 
 use super::{
-    captured,
+    captured, gateway,
     http::{self, Side},
     inbound,
     message::address,
@@ -27,6 +27,9 @@ use crate::wire;
 
 /// Every listener that the node may see.
 pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
+    if scope.is_gateway() {
+        return gateway::names(scope);
+    }
     let mut names = vec![VIRTUAL_INBOUND.to_owned()];
     if scope.is_captured() {
         names.push(VIRTUAL_OUTBOUND.into());
@@ -50,6 +53,9 @@ pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
 }
 
 pub(crate) fn build(scope: &Scope<'_>, name: &str) -> Option<Listener> {
+    if scope.is_gateway() {
+        return gateway::listener(scope, name);
+    }
     match name {
         VIRTUAL_INBOUND => Some(inbound::listener(scope)),
         VIRTUAL_OUTBOUND => captured::listener(scope),

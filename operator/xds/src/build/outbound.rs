@@ -166,6 +166,7 @@ pub(crate) fn tcp_proxy(
     http::network_filter(TCP_PROXY, wire::pack(&proxy))
 }
 
+/// The cluster of a destination: without a port, the service's only one, else the one being listened on.
 fn cluster(scope: &Scope<'_>, port: u16, to: &Destination) -> String {
     let service = scope.service(&to.host);
     let only = service.and_then(|service| match service.ports.as_slice() {
@@ -178,7 +179,11 @@ fn cluster(scope: &Scope<'_>, port: u16, to: &Destination) -> String {
 }
 
 /// Where a rule's bytes go; `None` when it names no destination with a share.
-fn split(scope: &Scope<'_>, port: u16, to: &[RouteDestination]) -> Option<ClusterSpecifier> {
+pub(crate) fn split(
+    scope: &Scope<'_>,
+    port: u16,
+    to: &[RouteDestination],
+) -> Option<ClusterSpecifier> {
     match to {
         [] => None,
         [only] => Some(ClusterSpecifier::Cluster(cluster(scope, port, &only.destination))),

@@ -6,7 +6,7 @@ mod headers;
 mod retry;
 mod rules;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use weft_api::{
     names::{self, ServiceRouteName},
@@ -18,8 +18,10 @@ use weft_api::{
 use weft_core::{
     host,
     protocol::Protocol,
+    resource::Resource,
     service::{Service, ServicePort},
 };
+use weft_crds::networking::VirtualServiceSpec;
 
 use super::{
     authority::{self, Authority},
@@ -41,10 +43,15 @@ pub(crate) struct Subject<'a> {
     pub(crate) port: u16,
     /// `None` for a host that only a VirtualService knows.
     pub(crate) service: Option<&'a Service>,
+    /// The Gateways that the requests come by, `<namespace>/<name>`; `None` for those of a sidecar.
+    pub(crate) gateways: Option<&'a BTreeSet<String>>,
 }
 
 /// Every route configuration that the node may see.
 pub(crate) fn names(scope: &Scope<'_>) -> Vec<String> {
+    if scope.is_gateway() {
+        return super::gateway::route_names(scope);
+    }
     let mut names = vec![names::HTTP_PROXY.to_owned()];
     for service in scope.visible_services() {
         names.extend(service.ports.iter().filter(|port| carries_requests(port)).map(|port| {
@@ -143,7 +150,8 @@ pub(crate) fn of_authority(scope: &Scope<'_>, asked: &str) -> Option<VirtualHost
 
 pub(crate) fn of_service_port(scope: &Scope<'_>, service: &Service, port: u16) -> VirtualHost {
     let domains = authority::domains(service, port, scope.namespace(), &scope.mesh().domain);
-    let subject = Subject { host: service.hostname(), port, service: Some(service) };
+    let subject =
+        Subject { host: service.hostname(), port, service: Some(service), gateways: None };
     let routes =
         rules::routes(scope, &subject).unwrap_or_else(|| vec![rules::default(scope, &subject)]);
     virtual_host(&subject, domains, routes)
@@ -154,7 +162,7 @@ pub(crate) fn of_host_without_service(
     host: &str,
     domains: Vec<String>,
 ) -> Option<VirtualHost> {
-    let subject = Subject { host, port: HOST_WITHOUT_SERVICE_PORT, service: None };
+    let subject = Subject { host, port: HOST_WITHOUT_SERVICE_PORT, service: None, gateways: None };
     let routes = rules::routes(scope, &subject)?;
     Some(virtual_host(&subject, domains, routes))
 }
@@ -168,6 +176,24 @@ fn virtual_host(subject: &Subject<'_>, domains: Vec<String>, routes: Vec<Route>)
         include_request_attempt_count: true,
         ..VirtualHost::default()
     }
+}
+
+/// The routes that a VirtualService has for requests by some Gateways; those that any request takes stand last in each.
+pub(crate) fn of_virtual_service(
+    scope: &Scope<'_>,
+    subject: &Subject<'_>,
+    resource: &Resource<VirtualServiceSpec>,
+) -> Vec<Route> {
+    rules::of_resource(scope, subject, resource)
+}
+
+/// Routes of several VirtualServices: those that take every request come after all others (`istio-behaviours`, item 9).
+pub(crate) fn catch_all_last(routes: Vec<Route>) -> Vec<Route> {
+    let (last, mut first): (Vec<_>, Vec<_>) = routes
+        .into_iter()
+        .partition(|route| route.r#match.as_ref().is_some_and(rules::catches_all));
+    first.extend(last);
+    first
 }
 
 pub(crate) fn block_all(domain: &str) -> VirtualHost {

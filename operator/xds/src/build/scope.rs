@@ -3,12 +3,14 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use weft_core::{
+    credential::CredentialTable,
     endpoint::{Endpoint, EndpointSet},
+    gateway::{self, GatewayNode, Merged},
     mesh::MeshConfig,
     resource::Resource,
     service::Service,
@@ -17,6 +19,7 @@ use weft_core::{
         WorkloadAuthorization,
     },
     view::NodeView,
+    virtual_service::table::Tier,
 };
 use weft_crds::networking::{EnvoyFilterSpec, VirtualServiceSpec};
 
@@ -56,9 +59,54 @@ impl<'a> Scope<'a> {
         &self.view.namespace
     }
 
-    /// Connections are redirected to the proxy.
+    /// Connections are redirected to the proxy. At the edge of the mesh clients call the proxy itself.
     pub(crate) fn is_captured(&self) -> bool {
-        self.view.captured
+        self.view.captured && !self.view.gateway
+    }
+
+    /// The proxy stands at an edge of the mesh.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.view.gateway
+    }
+
+    /// Where a proxy at the edge is called: in a pod at all addresses, else at its own.
+    pub(crate) fn edge_address(&self) -> IpAddr {
+        match (self.view.captured, self.address()) {
+            (true, IpAddr::V4(_)) => Ipv4Addr::UNSPECIFIED.into(),
+            (true, IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
+            (false, own) => own,
+        }
+    }
+
+    fn depends_on_gateways(&self) {
+        self.trace.borrow_mut().dependencies.gateways = true;
+    }
+
+    /// What the Gateways that select this proxy make it serve.
+    pub(crate) fn gateways(&self) -> Merged {
+        self.depends_on_gateways();
+        self.depends_on_namespace(self.namespace());
+        let node = GatewayNode {
+            namespace: self.namespace(),
+            labels: self.labels(),
+            address: self.address(),
+        };
+        gateway::merge(self.snapshot, node)
+    }
+
+    /// The VirtualServices of a Gateway, `<namespace>/<name>`.
+    pub(crate) fn virtual_services_of_gateway(
+        &self,
+        gateway: &str,
+    ) -> Vec<(Tier, &'a Arc<Resource<VirtualServiceSpec>>)> {
+        self.depends_on_gateways();
+        self.snapshot.virtual_services_of_gateway(self.namespace(), gateway)
+    }
+
+    /// The secrets that Gateways name.
+    pub(crate) fn credentials(&self) -> &'a CredentialTable {
+        self.depends_on_gateways();
+        &self.snapshot.credentials
     }
 
     /// The proxy fetches virtual hosts on first use: it is a weft-proxy.

@@ -26,7 +26,7 @@ use super::{
     message::{boolean, transport_socket},
 };
 
-const TLS: &str = "envoy.transport_sockets.tls";
+pub(super) const TLS: &str = "envoy.transport_sockets.tls";
 const RAW: &str = "envoy.transport_sockets.raw_buffer";
 
 /// Where the system's certificate authorities are (Debian's place, which container images keep).
@@ -67,11 +67,11 @@ pub(crate) const MESH_HTTP_ALPN: [&str; 3] = ["istio-http/1.0", "istio-http/1.1"
 /// ALPN of clients of the mesh that promise no HTTP.
 pub(crate) const MESH_TCP_ALPN: [&str; 2] = ["istio", "istio-peer-exchange"];
 
-fn strings(items: &[&str]) -> Vec<String> {
+pub(super) fn strings(items: &[&str]) -> Vec<String> {
     items.iter().map(|item| (*item).to_owned()).collect()
 }
 
-fn secret(name: &str) -> SdsSecretConfig {
+pub(super) fn secret(name: &str) -> SdsSecretConfig {
     SdsSecretConfig { name: name.into(), sds_config: None }
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn plaintext() -> TransportSocket {
     transport_socket(RAW, &RawBuffer {})
 }
 
-fn file(name: &str) -> DataSource {
+pub(super) fn file(name: &str) -> DataSource {
     DataSource { specifier: Some(Specifier::Filename(name.into())), ..DataSource::default() }
 }
 

@@ -146,7 +146,12 @@ pub(super) fn transport(socket: &TransportSocket) -> Value {
         return object([("sni", json!(upstream.sni)), ("context", context(&common))]);
     }
     if let Some(downstream) = unpack::<DownstreamTlsContext>(config) {
-        return context(&downstream.common_tls_context.unwrap_or_default());
+        let required = downstream.require_client_certificate.is_some_and(|required| required.value);
+        let mut shown = context(&downstream.common_tls_context.unwrap_or_default());
+        if let Some(fields) = shown.as_object_mut() {
+            fields.insert("clientCertificate".into(), json!(required));
+        }
+        return shown;
     }
     json!("plaintext")
 }
@@ -172,8 +177,9 @@ fn context(common: &CommonTlsContext) -> Value {
     let names =
         names.iter().filter_map(|name| Some(json!(matching::string(name.matcher.as_ref()?))));
     let secrets = common.tls_certificate_sds_secret_configs.iter().map(|secret| json!(secret.name));
+    let files = common.tls_certificates.iter().map(|_| json!("file"));
     object([
-        ("certificate", secrets.collect()),
+        ("certificate", secrets.chain(files).collect()),
         ("trust", trust),
         ("peers", names.collect()),
         ("alpn", json!(common.alpn_protocols)),

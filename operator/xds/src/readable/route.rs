@@ -29,6 +29,7 @@ pub(super) fn virtual_host(host: &VirtualHost) -> Value {
     object([
         ("name", json!(host.name)),
         ("domains", json!(host.domains)),
+        ("requireTls", json!(host.require_tls != 0)),
         ("routes", host.routes.iter().map(route).collect()),
     ])
 }

@@ -142,6 +142,7 @@ fn the_listener_is_bound_where_clients_call_and_15006_leads_nowhere() {
     };
     let tls = json!({
         "certificate": ["default"], "trust": "ROOTCA", "peers": ["spiffe://cluster.local/*"], "alpn": ["h2", "http/1.1"],
+                    "clientCertificate": true,
     });
     assert_eq!(
         listener,

@@ -3,6 +3,8 @@
 
 mod captured;
 mod clusters;
+mod gateway;
+mod gateway_tls;
 mod inbound;
 mod mesh;
 mod outbound;

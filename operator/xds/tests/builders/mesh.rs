@@ -97,6 +97,17 @@ pub fn stranger() -> NodeInfo {
     node("stranger", "other", "stranger", [127, 20, 9, 9])
 }
 
+/// A gateway's weft-proxy in a pod that the mesh knows by its own words only.
+pub fn edge() -> NodeInfo {
+    NodeInfo {
+        kind: ProxyKind::Router,
+        labels: [("istio".to_owned(), "ingressgateway".to_owned())].into(),
+        app_address: None,
+        interception: Interception::Redirect,
+        ..node("edge-1", "edge", "edge", [127, 20, 8, 1])
+    }
+}
+
 /// A stock Envoy.
 pub fn stock(node: NodeInfo) -> NodeInfo {
     NodeInfo { on_demand: false, ..node }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use weft_xds::ResourceType;
 
-use crate::mesh::{Mesh, order, stock, stranger, user};
+use crate::mesh::{Mesh, edge, order, stock, stranger, user};
 
 const EXTRA: &str = "
 apiVersion: networking.istio.io/v1
@@ -63,6 +63,7 @@ proptest! {
                 for kind in ResourceType::ALL {
                     mesh.resolve(kind, name, &order());
                     mesh.resolve(kind, name, &stock(stranger()));
+                    mesh.resolve(kind, name, &edge());
                 }
             }
         });

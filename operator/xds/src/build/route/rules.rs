@@ -21,6 +21,16 @@ use crate::build::{
 /// port. A request that none of them matches gets 404.
 pub(super) fn routes(scope: &Scope<'_>, subject: &Subject<'_>) -> Option<Vec<Route>> {
     let resource = scope.virtual_service(subject.host)?;
+    let routes = of_resource(scope, subject, &resource);
+    (!routes.is_empty()).then_some(routes)
+}
+
+/// The routes of a VirtualService for this client and port, in order.
+pub(super) fn of_resource(
+    scope: &Scope<'_>,
+    subject: &Subject<'_>,
+    resource: &Resource<VirtualServiceSpec>,
+) -> Vec<Route> {
     let mut routes = Vec::new();
     'rules: for rule in &resource.spec.http {
         let unconditional = [HttpMatchRequest::default()];
@@ -31,7 +41,7 @@ pub(super) fn routes(scope: &Scope<'_>, subject: &Subject<'_>) -> Option<Vec<Rou
             }
             let found = route_match(wanted);
             let catches_all = catches_all(&found);
-            if let Some(route) = route(scope, subject, (&resource, rule), wanted, found) {
+            if let Some(route) = route(scope, subject, (resource, rule), wanted, found) {
                 routes.push(route);
             }
             if catches_all {
@@ -40,7 +50,7 @@ pub(super) fn routes(scope: &Scope<'_>, subject: &Subject<'_>) -> Option<Vec<Rou
             }
         }
     }
-    (!routes.is_empty()).then_some(routes)
+    routes
 }
 
 /// The route of a service that no VirtualService routes.
@@ -53,13 +63,20 @@ pub(super) fn default(scope: &Scope<'_>, subject: &Subject<'_>) -> Route {
     }
 }
 
-/// Whether a match is for this client and port at all. With gateways named, the client's labels do not count (item 13).
+/// Whether a match is for this client and port at all. With gateways named, the client's labels do not count; without, they
+/// mean sidecars (item 13).
 fn is_for_client(scope: &Scope<'_>, subject: &Subject<'_>, wanted: &HttpMatchRequest) -> bool {
     if wanted.port.is_some_and(|port| port != subject.port) {
         return false;
     }
     if !wanted.gateways.is_empty() {
-        return wanted.gateways.iter().any(|gateway| gateway == MESH_GATEWAY);
+        return wanted.gateways.iter().any(|gateway| match subject.gateways {
+            Some(names) => names.contains(gateway),
+            None => gateway == MESH_GATEWAY,
+        });
+    }
+    if subject.gateways.is_some() && !wanted.source_labels.is_empty() {
+        return false;
     }
     let namespace = &wanted.source_namespace;
     (namespace.is_empty() || namespace == scope.namespace())
@@ -95,7 +112,8 @@ fn route_match(wanted: &HttpMatchRequest) -> RouteMatch {
     }
 }
 
-fn catches_all(found: &RouteMatch) -> bool {
+/// Whether a match takes every request.
+pub(super) fn catches_all(found: &RouteMatch) -> bool {
     let any_path = match &found.path_specifier {
         Some(PathSpecifier::Prefix(prefix)) => prefix == "/",
         Some(PathSpecifier::SafeRegex(regex)) => regex.regex == ".*",
