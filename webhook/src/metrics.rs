@@ -7,6 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use weft_crds::Kind;
 
 use crate::review::GroupVersionResource;
 
@@ -15,16 +16,16 @@ type Count = Gauge<u64, AtomicU64>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassedLabels {
-    group: String,
-    version: String,
-    resource: String,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FailedLabels {
-    group: String,
-    version: String,
-    resource: String,
+    group: &'static str,
+    version: &'static str,
+    resource: &'static str,
     reason: &'static str,
 }
 
@@ -72,25 +73,22 @@ impl Metrics {
         metrics
     }
 
-    /// The resource is one that the webhook knows: its labels are bounded by our kinds.
     pub(crate) fn passed(&self, resource: &GroupVersionResource) {
-        let GroupVersionResource { group, version, resource } = resource;
-        let labels = PassedLabels {
-            group: group.clone(),
-            version: version.clone(),
-            resource: resource.clone(),
-        };
-        self.passed.get_or_create(&labels).inc();
+        let Some((group, version, resource)) = known(resource) else { return };
+        self.passed.get_or_create(&PassedLabels { group, version, resource }).inc();
     }
 
     pub(crate) fn failed(&self, resource: &GroupVersionResource, reason: &'static str) {
-        let GroupVersionResource { group, version, resource } = resource;
-        let labels = FailedLabels {
-            group: group.clone(),
-            version: version.clone(),
-            resource: resource.clone(),
-            reason,
-        };
-        self.failed.get_or_create(&labels).inc();
+        let Some((group, version, resource)) = known(resource) else { return };
+        self.failed.get_or_create(&FailedLabels { group, version, resource, reason }).inc();
     }
+}
+
+/// The resource as labels, which are never more than our kinds: whoever reaches the port could name any other.
+fn known(resource: &GroupVersionResource) -> Option<(&'static str, &'static str, &'static str)> {
+    let GroupVersionResource { group, version, resource } = resource;
+    let kind =
+        Kind::ALL.into_iter().find(|kind| kind.group() == group && kind.plural() == resource)?;
+    let version = kind.versions().iter().find(|known| *known == version)?;
+    Some((kind.group(), version, kind.plural()))
 }

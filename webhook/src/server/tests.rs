@@ -225,7 +225,11 @@ async fn resources_are_judged_and_counted() {
     assert_eq!(response["allowed"], false);
     let message = response["status"]["message"].as_str().unwrap();
     assert!(message.starts_with("AuthorizationPolicy shop/deny: spec.action: "), "{message}");
+    let mut unknown = resource(json!({"action": "DENY", "rules": [{}]}));
+    unknown["resource"]["version"] = json!("v1-by-chance-1");
+    assert_eq!(test.review("/validate", unknown).await["allowed"], true);
     let metrics = test.metrics();
+    assert!(!metrics.contains("by-chance"), "callers do not make labels: {metrics}");
     let labels = "group=\"security.istio.io\",version=\"v1\",resource=\"authorizationpolicies\"";
     assert!(metrics.contains(&format!("galley_validation_passed{{{labels}}} 1")), "{metrics}");
     assert!(
