@@ -201,13 +201,16 @@ fn any_or_ports(text: &str) -> Result<String, String> {
     if text == "*" { Ok(text.to_owned()) } else { ports(text) }
 }
 
+/// Names as `weft-proxy init` takes them: up to 15 bytes; `+` at the end stands for any end.
 fn interfaces(text: &str) -> Result<String, String> {
-    items(text, |name| {
-        let letters = |b: u8| b.is_ascii_graphic() && b != b'/';
-        if name.len() < 16 && name.bytes().all(letters) {
+    items(text, |item| {
+        let name = item.strip_suffix('+').unwrap_or(item);
+        let usable = |b: u8| b.is_ascii_graphic() && !b"/\"*\\:".contains(&b);
+        // A dash in front would be taken for a flag.
+        if matches!(name.len(), 1..=15) && !name.starts_with('-') && name.bytes().all(usable) {
             Ok(())
         } else {
-            Err(format!("{name:?} is not the name of an interface"))
+            Err(format!("{item:?} is not the name of an interface"))
         }
     })
 }

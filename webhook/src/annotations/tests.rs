@@ -76,6 +76,10 @@ fn values_that_make_no_sense_refuse_the_pod_and_say_why() {
         ),
         ("istio.io/reroute-virtual-interfaces", "far-too-long-a-name", "is not the name"),
         ("traffic.sidecar.istio.io/kubevirtInterfaces", "a/b", "is not the name"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "eth*", "is not the name"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "eth0:1", "is not the name"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "+", "is not the name"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "-x", "is not the name"),
         ("proxy.istio.io/config", "[]", "is not a ProxyConfig"),
         ("proxy.istio.io/config", "concurrency: many", "concurrency is not a whole number"),
         ("proxy.istio.io/config", "drainDuration: 5", "drainDuration is not a duration such as 5s"),
@@ -165,12 +169,14 @@ fn lists_are_handed_on_without_blanks_and_nothing_means_nothing() {
         ("traffic.sidecar.istio.io/includeInboundPorts", ""),
         ("traffic.sidecar.istio.io/excludeInboundPorts", "15021, 9000,9000"),
         ("traffic.sidecar.istio.io/includeOutboundPorts", "*"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "tun0, cni+, a-fifteen-bytes+"),
     ])
     .unwrap();
     let capture = settings.capture;
     assert_eq!(capture.include_outbound_ip_ranges, "10.0.0.0/8,fd00::/8");
     assert_eq!(capture.include_inbound_ports, "");
     assert_eq!(capture.include_outbound_ports, "*");
+    assert_eq!(capture.exclude_interfaces, "tun0,cni+,a-fifteen-bytes+");
     assert_eq!(capture.excluded_inbound_ports(Some(15020)), "15090,15021,15020,9000");
 }
 
