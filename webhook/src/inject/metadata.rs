@@ -67,6 +67,10 @@ impl Injection<'_> {
         }
         let port = self.settings.status_port?.to_string();
         let annotations = self.annotations();
+        // The application's metrics are not the agent's, which would ask itself for ever: a pod that was copied from an
+        // injected one says so.
+        let own =
+            annotations.get(annotation::SCRAPE_PORT).is_none_or(|asked| *asked != json!(port));
         let mut told = json::Object::new();
         for (key, name, value) in [
             ("scrape", annotation::SCRAPE, "true"),
@@ -77,7 +81,7 @@ impl Injection<'_> {
                 told.insert(key.into(), before);
             }
         }
-        (!told.is_empty())
+        (own && !told.is_empty())
             .then(|| variable("ISTIO_PROMETHEUS_ANNOTATIONS", Value::Object(told).to_string()))
     }
 }

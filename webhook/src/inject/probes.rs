@@ -79,8 +79,9 @@ fn redirect(probe: &mut Value, path: &str, agent: u16, ports: &Ports) -> Option<
         },
         port => port.clone(),
     };
-    // Without a port, or with one that the container does not name, the kubelet says what is wrong.
-    if !port.is_u64() {
+    // Without a port, or with one that the container does not name, the kubelet says what is wrong. What asks the agent
+    // as it is stays: the agent would ask itself for ever.
+    if !port.is_u64() || port == json!(agent) {
         return None;
     }
     asked["port"] = port;
