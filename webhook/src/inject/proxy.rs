@@ -100,10 +100,6 @@ impl Injection<'_> {
             field("INSTANCE_IP", "status.podIP"),
             field("SERVICE_ACCOUNT", "spec.serviceAccountName"),
             field("HOST_IP", "status.hostIP"),
-            json!({
-                "name": "ISTIO_CPU_LIMIT",
-                "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}},
-            }),
             variable("PROXY_CONFIG", settings.proxy_config.to_json(discovery)),
             variable("TRUST_DOMAIN", &config.trust_domain),
             variable("ISTIO_META_POD_PORTS", self.pod_ports()),
@@ -115,6 +111,13 @@ impl Injection<'_> {
             variable("ISTIO_META_OWNER", self.owner.uri(self.namespace)),
             variable("ISTIO_META_MESH_ID", mesh_id.unwrap_or(&config.trust_domain)),
         ];
+        if settings.resources.limits.contains_key("cpu") {
+            // Without a limit Kubernetes would say all that the node has, and the proxy would take a thread for each.
+            environment.push(json!({
+                "name": "ISTIO_CPU_LIMIT",
+                "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "0"}},
+            }));
+        }
         if !config.network.is_empty() {
             environment.push(variable("ISTIO_META_NETWORK", &config.network));
         }
