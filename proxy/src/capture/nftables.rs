@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     netlink::{
-        ACK, APPEND, Attributes, Batch, CREATE, DUMP, NetlinkError, REQUEST, Socket, attribute,
+        APPEND, Attributes, Batch, CREATE, DUMP, NetlinkError, REQUEST, Socket, attribute,
         attributes, text,
     },
     rules::{Action, Chain, Is, Match, Rule, TABLE},
@@ -134,8 +134,9 @@ pub fn check(socket: &Socket, rules: &[Rule]) -> Result<Vec<Missing>, NetlinkErr
     Ok(missing)
 }
 
+/// Without a demand for acknowledgement: those of a few hundred rules overflow the socket, and a refusal comes anyway.
 fn message(batch: &mut Batch, kind: u16, flags: u16, attributes: impl FnOnce(&mut Attributes<'_>)) {
-    batch.message((SUBSYSTEM << 8) | kind, REQUEST | ACK | flags, &[INET, 0, 0, 0], attributes);
+    batch.message((SUBSYSTEM << 8) | kind, REQUEST | flags, &[INET, 0, 0, 0], attributes);
 }
 
 fn hook_number(chain: Chain) -> u32 {

@@ -132,6 +132,16 @@ fn what_is_missing_in_the_kernel_is_named_and_a_second_run_replaces_the_first() 
 }
 
 #[test]
+fn many_rules_are_one_transaction_too() {
+    in_namespace(|| {
+        let ports: Vec<String> = (1..=1000).map(|port: u16| port.to_string()).collect();
+        let flags = ["-o", &ports.join(",")];
+        run(&flags).unwrap();
+        run(&[&flags[..], &["--check"]].concat()).unwrap();
+    });
+}
+
+#[test]
 fn rules_are_printed_as_nft_shows_them() {
     in_namespace(|| {
         let flags = [
