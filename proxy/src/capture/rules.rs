@@ -255,10 +255,17 @@ impl Build<'_> {
             let matches = vec![Match::Destination(Is::Equal, *excluded)];
             self.add(chain, matches, Action::Return);
         }
-        for Port(included) in &args.include_outbound.0 {
-            self.add(chain, vec![Match::Port(Is::Equal, *included)], outbound);
+        match &args.include_outbound {
+            Ports::All => self.add(chain, vec![Match::Tcp], outbound),
+            Ports::Listed(ports) => {
+                for Port(included) in ports {
+                    self.add(chain, vec![Match::Port(Is::Equal, *included)], outbound);
+                }
+            }
         }
         match &args.include_ranges {
+            // What is captured already.
+            _ if args.include_outbound == Ports::All => {}
             Ranges::All => self.add(chain, vec![Match::Tcp], outbound),
             Ranges::Listed(ranges) => {
                 for Cidr(range) in ranges {
@@ -385,5 +392,14 @@ mod tests {
         assert_eq!(printed(&["-b", ""], Chain::Prerouting), Vec::<String>::new());
         let none = printed(&["-i", ""], Chain::Output);
         assert_eq!(none.last().map(String::as_str), Some("ip6 daddr ::1 return"));
+    }
+
+    #[test]
+    fn all_outbound_ports_are_captured_whatever_the_address() {
+        let all = printed(&["-q", "*", "-i", "10.0.0.0/8", "-x", "10.9.0.1"], Chain::Output);
+        assert_eq!(
+            all[all.len() - 2..],
+            ["ip daddr 10.9.0.1 return", "meta l4proto tcp redirect to :15001"]
+        );
     }
 }

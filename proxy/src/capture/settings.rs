@@ -64,9 +64,9 @@ pub struct InitArgs {
         value_name = "PORTS"
     )]
     pub exclude_inbound: List<Port>,
-    /// Outbound ports that are captured whatever the address is.
+    /// Outbound ports that are captured whatever the address is; * for all.
     #[arg(short = 'q', long = "istio-outbound-ports", default_value = "", value_name = "PORTS")]
-    pub include_outbound: List<Port>,
+    pub include_outbound: Ports,
     /// Outbound ports that are not captured.
     #[arg(
         short = 'o',
