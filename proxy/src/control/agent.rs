@@ -20,7 +20,6 @@ mod scrape;
 use call::Caller;
 pub use probe::{ProbeError, Probes};
 use scrape::Scrape;
-pub use scrape::ScrapeError;
 
 type Answer = Response<Full<Bytes>>;
 
@@ -44,9 +43,6 @@ pub enum AgentError {
     /// The probes.
     #[error("environment: ISTIO_KUBE_APP_PROBERS")]
     Probes(#[from] ProbeError),
-    /// Where the metrics are.
-    #[error("environment: ISTIO_PROMETHEUS_ANNOTATIONS")]
-    Scrape(#[from] ScrapeError),
 }
 
 impl Agent {
@@ -60,7 +56,7 @@ impl Agent {
         let scrape = pod.and_then(|pod| pod.scrape.as_deref());
         Ok(Self {
             probes: probes.map(Probes::read).transpose()?.unwrap_or_default(),
-            scrape: scrape.map(Scrape::read).transpose()?.flatten(),
+            scrape: scrape.and_then(application_metrics),
             caller: Caller::new(settings.pod_address, settings.is_captured()),
             lifecycle,
         })
@@ -124,6 +120,16 @@ impl Agent {
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the probe timed out\n"),
         }
     }
+}
+
+/// Where the application's metrics are. Annotations that make no sense cost the application its metrics and nothing else:
+/// they were Prometheus' before they were ours.
+fn application_metrics(annotations: &str) -> Option<Scrape> {
+    Scrape::read(annotations).unwrap_or_else(|error| {
+        let error = super::certificates::with_causes(&error);
+        tracing::warn!(error, "no metrics from the application: its annotations prometheus.io/...");
+        None
+    })
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {

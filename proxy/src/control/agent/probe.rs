@@ -22,21 +22,10 @@ use super::{
 };
 use crate::control::names;
 
-/// Why probes cannot be read.
+/// Why probes cannot be read: not the JSON that it should be.
 #[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// Not the JSON that it should be.
-    #[error("is not an object of probes")]
-    Json(#[from] serde_json::Error),
-    /// A probe without an action, or with one that is not valid.
-    #[error("{path}: {problem}")]
-    Probe {
-        /// Its path.
-        path: String,
-        /// What is wrong.
-        problem: String,
-    },
-}
+#[error("is not an object of probes")]
+pub struct ProbeError(#[from] serde_json::Error);
 
 /// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +42,9 @@ pub enum Failure {
     /// The health check.
     #[error(transparent)]
     Grpc(#[from] GrpcError),
+    /// What the pod asks for makes no sense.
+    #[error("the probe cannot be made: it {0}")]
+    Senseless(String),
 }
 
 /// A probe as the pod had it.
@@ -102,9 +94,25 @@ struct Grpc {
 /// What a probe does.
 #[derive(Debug)]
 enum Action {
-    Http { host: String, port: u16, tls: bool, path: Uri, headers: HeaderMap },
-    Tcp { host: String, port: u16 },
-    Grpc { port: u16, service: String },
+    Http {
+        host: String,
+        port: u16,
+        tls: bool,
+        path: Uri,
+        headers: HeaderMap,
+    },
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    Grpc {
+        port: u16,
+        service: String,
+    },
+    /// Fails, and says why: the mistake of one probe is not one of the others'.
+    None {
+        problem: String,
+    },
 }
 
 /// A probe.
@@ -128,14 +136,13 @@ impl Probes {
         let originals: HashMap<String, Original> = serde_json::from_str(json)?;
         let probes = originals.into_iter().map(|(path, original)| {
             let timeout = original.timeout_seconds.filter(|seconds| *seconds > 0);
-            match action(original) {
-                Ok(action) => {
-                    Ok((path, Probe { action, timeout: timeout.map(Duration::from_secs) }))
-                }
-                Err(problem) => Err(ProbeError::Probe { path, problem }),
-            }
+            let action = action(original).unwrap_or_else(|problem| {
+                tracing::warn!(path, problem, "a probe that cannot be made will fail");
+                Action::None { problem }
+            });
+            (path, Probe { action, timeout: timeout.map(Duration::from_secs) })
         });
-        probes.collect::<Result<_, _>>().map(Self)
+        Ok(Self(probes.collect()))
     }
 
     /// The probe at a path.
@@ -150,16 +157,16 @@ fn action(original: Original) -> Result<Action, String> {
         let mut headers = HeaderMap::new();
         for header in get.http_headers {
             let name: HeaderName =
-                header.name.parse().map_err(|_| format!("{:?} is no header", header.name))?;
+                header.name.parse().map_err(|_| format!("has no header {:?}", header.name))?;
             let value = HeaderValue::from_str(&header.value)
-                .map_err(|_| format!("header {name}: {:?} is not valid", header.value))?;
+                .map_err(|_| format!("cannot send {:?} as {name}", header.value))?;
             headers.append(name, value);
         }
         return Ok(Action::Http {
             host: get.host,
             port: get.port,
             tls: get.scheme.eq_ignore_ascii_case("https"),
-            path: path.parse().map_err(|_| format!("{path:?} is no path"))?,
+            path: uri(&path).ok_or_else(|| format!("has no path {path:?}"))?,
             headers,
         });
     }
@@ -168,6 +175,19 @@ fn action(original: Original) -> Result<Action, String> {
     }
     let grpc = original.grpc.ok_or("has none of httpGet, tcpSocket and grpc")?;
     Ok(Action::Grpc { port: grpc.port, service: grpc.service.unwrap_or_default() })
+}
+
+/// A path as requests have it. Kubernetes takes any text, and the kubelet escapes what may not stand there.
+fn uri(path: &str) -> Option<Uri> {
+    let escaped = path.bytes().fold(String::with_capacity(path.len()), |mut text, byte| {
+        if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+        text
+    });
+    escaped.parse().ok()
 }
 
 impl Probe {
@@ -193,6 +213,7 @@ impl Probe {
                 grpc::check(caller, to, service).await?;
                 Ok(StatusCode::OK)
             }
+            Action::None { problem } => Err(Failure::Senseless(problem.clone())),
         }
     }
 }

@@ -173,20 +173,38 @@ async fn probes_ask_the_application_and_answer_as_it_does() {
 
 #[test]
 fn what_the_injector_wrote_wrongly_is_named() {
-    for (probers, scrape, told) in [
-        ("[]", "{}", "ISTIO_KUBE_APP_PROBERS"),
-        (r#"{"/p": {}}"#, "{}", "/p: has none of httpGet, tcpSocket and grpc"),
-        (r#"{"/p": {"tcpSocket": {"port": 70000}}}"#, "{}", "is not an object of probes"),
-        (
-            r#"{"/p": {"httpGet": {"port": 1, "httpHeaders": [{"name": "a b"}]}}}"#,
-            "{}",
-            "/p: \"a b\" is no header",
-        ),
-        ("{}", r#"{"scrape": "true", "port": "http"}"#, "port \"http\" is not a port"),
-    ] {
-        let error = Test::new(probers, scrape).err().expect("an error");
+    for probers in ["[]", r#"{"/p": {"tcpSocket": {"port": 70000}}}"#] {
+        let error = Test::new(probers, "{}").err().expect("an error");
         let text = super::super::certificates::with_causes(&error);
-        assert!(text.contains(told), "{text}");
+        assert!(text.contains("ISTIO_KUBE_APP_PROBERS: is not an object of probes"), "{text}");
+    }
+}
+
+/// What the pod's author wrote wrongly costs the one thing that it is about.
+#[tokio::test(flavor = "local")]
+async fn mistakes_of_the_pods_do_not_keep_the_proxy_from_running() {
+    let (good, asked) = application(200, "a 1\n").await;
+    let probers = format!(
+        r#"{{"/app-health/a/livez": {{}},
+            "/app-health/a/readyz": {{"httpGet": {{"port": {good}, "httpHeaders": [{{"name": "x", "value": "a\nb"}}]}}}},
+            "/app-health/b/livez": {{"httpGet": {{"path": "/is it <ä>?x={{y}}", "port": {good}}}, "timeoutSeconds": 20}}}}"#
+    );
+    for scrape in
+        [r#"{"scrape": "true", "port": "http"}"#, r#"{"scrape": "true", "port": "1,2"}"#, "no"]
+    {
+        let test = Test::new(&probers, scrape).unwrap();
+        assert_eq!(test.agent.application_metrics().await, "");
+        for (path, reason) in [
+            ("/app-health/a/livez", "it has none of httpGet, tcpSocket and grpc"),
+            ("/app-health/a/readyz", "it cannot send \"a\\nb\" as x"),
+        ] {
+            let (status, text) = test.ask("GET", path, "10.0.0.1:4000").await.unwrap();
+            assert_eq!(status, 500, "{path}");
+            assert!(text.contains(reason), "{text}");
+        }
+        assert_eq!(test.probe("/app-health/b/livez").await, 200);
+        let path = "/is%20it%20%3C%C3%A4%3E?x=%7By%7D";
+        assert!(asked.borrow().last().unwrap().starts_with(path), "{asked:?}");
     }
 }
 
