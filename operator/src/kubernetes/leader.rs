@@ -25,8 +25,9 @@ const NAME: &str = "weft-leader";
 const PERIOD: Duration = Duration::from_secs(2);
 /// One look takes no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Without a renewal for this long the lease may soon be another's.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Without a renewal for this long the lease may be another's before there is the next look at it: that one may begin a
+/// period later and take all its time.
+const DEADLINE: Duration = lease::DURATION.saturating_sub(PERIOD.saturating_add(PATIENCE));
 
 /// Takes part in the election until the signal; says whether this replica leads.
 pub async fn run(cluster: Cluster, leading: watch::Sender<bool>, shutdown: CancellationToken) {
@@ -127,15 +128,51 @@ impl Candidate {
     }
 }
 
-/// Runs a task whenever this replica leads, each time from its start.
+/// Runs a task whenever this replica leads, each time from its start. One that ends by itself has nothing left to do.
 pub async fn while_leading<F: Future<Output = ()>>(
     mut leading: watch::Receiver<bool>,
     task: impl Fn() -> F,
 ) {
     while leading.wait_for(|leads| *leads).await.is_ok() {
+        let task = async {
+            task().await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
-            () = task() => {}
+            () = task => {}
             _ = leading.wait_for(|leads| !*leads) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_runs_once_each_time_that_this_replica_leads() {
+        let (leads, leading) = watch::channel(false);
+        let runs = Cell::new(0);
+        let task = || async { runs.set(runs.get() + 1) };
+        let changes = async {
+            for expected in [1, 2] {
+                leads.send_replace(true);
+                sleep(Duration::from_secs(1)).await;
+                assert_eq!(runs.get(), expected);
+                leads.send_replace(false);
+                sleep(Duration::from_secs(1)).await;
+            }
+            drop(leads);
+        };
+        tokio::join!(while_leading(leading, task), changes);
+        assert_eq!(runs.get(), 2);
+    }
+
+    #[test]
+    fn a_leader_stops_before_another_one_may_start() {
+        assert!(DEADLINE + PERIOD + PATIENCE <= lease::DURATION);
+        assert!(DEADLINE > PERIOD + PATIENCE, "one look without an answer is no reason to stop");
     }
 }
