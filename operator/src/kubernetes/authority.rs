@@ -138,7 +138,7 @@ async fn find_or_create(
 
 /// Keeps the authority in use the one that the secrets hold, until the signal.
 pub async fn follow(cluster: Cluster, store: Arc<AuthorityStore>, shutdown: CancellationToken) {
-    let (changes, mut changed) = mpsc::channel(4);
+    let (changes, changed) = mpsc::channel(4);
     for name in [USERS, OWN] {
         let watch = watch(cluster.client.clone(), cluster.namespace.clone(), name, changes.clone());
         let shutdown = shutdown.clone();
@@ -150,14 +150,50 @@ pub async fn follow(cluster: Cluster, store: Arc<AuthorityStore>, shutdown: Canc
         });
     }
     drop(changes);
+    keep(&secrets(&cluster), &store, changed).await;
+}
+
+/// Takes what the secrets become, until there is no news of them any more.
+async fn keep(
+    api: &Api<Secret>,
+    store: &AuthorityStore,
+    mut changed: mpsc::Receiver<(&'static str, Option<Secret>)>,
+) {
     let mut held: BTreeMap<&str, Option<Secret>> = BTreeMap::new();
-    while let Some((name, secret)) = changed.recv().await {
-        held.insert(name, secret);
+    let mut backoff = Backoff::default();
+    // Ours is gone and could not be put back.
+    let mut lost = false;
+    loop {
+        let again = async {
+            match lost {
+                true => sleep(backoff.next()).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            change = changed.recv() => match change {
+                Some((name, secret)) => _ = held.insert(name, secret),
+                None => return,
+            },
+            () = again => {}
+        }
         // Until both were read nobody knows which one counts.
         let (Some(users), Some(own)) = (held.get(USERS), held.get(OWN)) else { continue };
-        match users.as_ref().or(own.as_ref()) {
-            Some(secret) => take(&store, secret),
-            None => put_back(&cluster, &store).await,
+        lost = match users.as_ref().or(own.as_ref()) {
+            Some(secret) => {
+                take(store, secret);
+                false
+            }
+            None => match put_back(api, store).await {
+                Ok(()) => false,
+                Err(error) => {
+                    backoff.tell("the authority's secret cannot be put back", &error);
+                    true
+                }
+            },
+        };
+        if !lost {
+            backoff.reset();
         }
     }
 }
@@ -201,15 +237,11 @@ fn take(store: &AuthorityStore, secret: &Secret) {
     }
 }
 
-async fn put_back(cluster: &Cluster, store: &AuthorityStore) {
+async fn put_back(api: &Api<Secret>, store: &AuthorityStore) -> kube::Result<()> {
     tracing::warn!(secret = OWN, "the authority's secret is gone: putting it back");
-    let secret = own_secret(store.files());
-    match secrets(cluster).create(&PostParams::default(), &secret).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => {
-            tracing::error!(secret = OWN, %error, "cannot put the authority's secret back");
-        }
+    match api.create(&PostParams::default(), &own_secret(store.files())).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        written => written.map(drop),
     }
 }
 
@@ -220,6 +252,35 @@ mod tests {
     fn secret(entries: &[(&str, &str)]) -> Secret {
         let data = entries.iter().map(|(k, v)| ((*k).to_owned(), ByteString((*v).into())));
         Secret { data: Some(data.collect()), ..Secret::default() }
+    }
+
+    /// An API server that refuses.
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_that_is_gone_is_put_back_however_often_that_must_be_tried() {
+        let (attempts, mut attempted) = mpsc::unbounded_channel();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let attempts = attempts.clone();
+            async move {
+                let body = request.into_body().collect_bytes().await?;
+                let _ = attempts.send(serde_json::from_slice::<Secret>(&body).unwrap());
+                let answer = http::Response::builder().status(500);
+                Ok::<_, kube::Error>(answer.body(kube::client::Body::empty()).unwrap())
+            }
+        });
+        let api: Api<Secret> = Api::namespaced(Client::new(service, "weft-system"), "weft-system");
+        let now = OffsetDateTime::now_utc();
+        let made = CaFiles::generate("cluster.local", now).unwrap();
+        let store = AuthorityStore::new(made.clone(), now).unwrap();
+        let (changes, changed) = mpsc::channel(4);
+        changes.send((USERS, None)).await.unwrap();
+        changes.send((OWN, None)).await.unwrap();
+        let kept = tokio::spawn(async move { keep(&api, &store, changed).await });
+        for _ in 0..3 {
+            let written = attempted.recv().await.unwrap();
+            assert_eq!(files(&written).unwrap(), made);
+        }
+        drop(changes);
+        kept.await.unwrap();
     }
 
     #[test]
