@@ -35,7 +35,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
-/healthz                    200 while the process runs
+/healthz                    200 while all parts of the process run
 /ready                      200 when proxies are served
 /metrics                    Prometheus' text format
 /debug/syncz                connected proxies: what each type was sent and acknowledged (also /debug/adsz)
@@ -122,7 +122,7 @@ fn router(admin: Admin) -> Router {
     Router::new()
         .route("/", get(async || HELP))
         .route("/help", get(async || HELP))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthz))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/debug/syncz", get(syncz))
@@ -133,6 +133,15 @@ fn router(admin: Admin) -> Router {
         .route("/debug/configz", get(configz))
         .route("/debug/status", get(status))
         .with_state(admin)
+}
+
+/// The index's owner ends after everything else: when it has ended before, what proxies are told stays as it is for ever, and
+/// only another process can help.
+async fn healthz(State(admin): State<Admin>) -> Response {
+    if admin.0.view.has_changed().is_err() && !admin.0.stopping.is_cancelled() {
+        return unavailable("the index does not run any more\n".to_owned());
+    }
+    "ok\n".into_response()
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
