@@ -25,6 +25,7 @@ use kube::{Client, Config};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use weft_ca::authority::AuthorityStore;
+use weft_webhook::InjectConfig;
 
 pub use self::complaints::complain;
 use self::status::StatusWriter;
@@ -80,6 +81,8 @@ pub struct Writers {
     pub authority: Arc<AuthorityStore>,
     /// The mesh.
     pub view: LatestView,
+    /// The injector's settings.
+    pub injection: watch::Receiver<Arc<InjectConfig>>,
     /// Statuses.
     pub statuses: StatusWriter,
 }
@@ -89,12 +92,13 @@ impl Writers {
     /// when the task ends.
     pub fn spawn(self, shutdown: &CancellationToken) -> JoinHandle<()> {
         let (leads, leading) = watch::channel(false);
-        let Self { cluster, authority, view, statuses } = self;
+        let Self { cluster, authority, view, injection, statuses } = self;
         spawn_writer(&leading, shutdown, move || statuses.clone().run());
         {
             let (cluster, authority) = (cluster.clone(), authority.clone());
             spawn_writer(&leading, shutdown, move || {
-                roots::publish(cluster.clone(), authority.clone(), view.clone())
+                let (cluster, authority) = (cluster.clone(), authority.clone());
+                roots::publish(cluster, authority, view.clone(), injection.clone())
             });
         }
         {

@@ -184,7 +184,9 @@ impl Operator {
             let follow = authority::follow(cluster.clone(), authority.clone(), shutdown.clone());
             tasks.push(tokio::spawn(follow));
             let statuses = StatusWriter::new(&cluster, view.clone(), held, status_metrics);
-            tasks.push(Writers { cluster, authority, view, statuses }.spawn(&shutdown));
+            let injection = inject_config;
+            let writers = Writers { cluster, authority, view, injection, statuses };
+            tasks.push(writers.spawn(&shutdown));
         }
         // Ready from here on.
         known_trust_domain.get_or_init(|| trust_domain);

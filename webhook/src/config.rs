@@ -48,6 +48,9 @@ pub struct InjectConfig {
     pub never_inject_selector: Vec<Selector>,
     /// Pods that are injected whatever the policy, unless they refuse by label. None.
     pub always_inject_selector: Vec<Selector>,
+    /// Whether Istio's labels of namespaces ask for this injector. `false` while Istio itself injects in the same cluster: its
+    /// root certificates stay where only its labels are. Which pods come here is the webhook configuration's affair. `true`.
+    pub istio_labels: bool,
     /// Namespaces in which nothing is injected. `kube-system`, `kube-public`, `kube-node-lease`, `local-path-storage`.
     pub ignored_namespaces: Vec<String>,
 
@@ -206,6 +209,7 @@ impl Default for InjectConfig {
             policy: Injection::Enabled,
             never_inject_selector: Vec::new(),
             always_inject_selector: Vec::new(),
+            istio_labels: true,
             ignored_namespaces: ignored.map(Into::into).to_vec(),
             image: "docker.io/weft/proxy:dev".into(),
             image_pull_policy: PullPolicy::default(),

@@ -2,7 +2,8 @@
 //! get, a proxy. Written by the leader.
 //!
 //! Namespaces without a label of injection count when a pod in them has a proxy. A ConfigMap stays when its namespace
-//! loses the label: its pods may still need it.
+//! loses the label: its pods may still need it. Istio calls its ConfigMap the same: while Istio injects in the same cluster
+//! (`istioLabels: false`), what it wrote stays wherever nobody asks for Weft.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +20,12 @@ use kube::{
     runtime::watcher::{self, watcher},
 };
 use serde_json::{Value, json};
-use tokio::time::{interval, sleep};
+use tokio::{
+    sync::watch,
+    time::{interval, sleep},
+};
 use weft_ca::authority::AuthorityStore;
+use weft_webhook::InjectConfig;
 
 use super::{Cluster, FIELD_MANAGER, MANAGED_BY};
 use crate::{backoff::Backoff, mesh::LatestView};
@@ -33,36 +38,76 @@ const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
 /// How often all of it is looked at without a reason.
 const REPAIR: Duration = Duration::from_secs(10);
 
-/// What is known of the cluster's namespaces.
-#[derive(Debug, Default)]
-struct Known {
-    /// Namespaces that are not about to go, and whether their labels ask for proxies.
-    namespaces: BTreeMap<String, bool>,
-    /// The roots that a namespace has.
-    published: BTreeMap<String, String>,
+/// Who a namespace's labels ask for proxies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Nobody,
+    /// By the labels that Istio has.
+    Istio,
+    Weft,
 }
 
-impl Known {
-    /// Namespaces whose ConfigMap is missing or out of date.
-    fn outdated<'a>(
-        &'a self,
-        with_proxies: &'a BTreeSet<Arc<str>>,
-        bundle: &'a str,
-    ) -> impl Iterator<Item = &'a str> {
-        self.namespaces
-            .iter()
-            .filter(|(name, injects)| **injects || with_proxies.contains(name.as_str()))
-            .map(|(name, _)| name.as_str())
-            .filter(move |name| self.published.get(*name).is_none_or(|text| text != bundle))
+impl Asks {
+    fn of(metadata: &ObjectMeta) -> Self {
+        let label = |key: &str| metadata.labels.as_ref()?.get(key).map(String::as_str);
+        if label("weft-injection") == Some("enabled") {
+            Self::Weft
+        } else if label("istio-injection") == Some("enabled")
+            || label("istio.io/rev") == Some("default")
+        {
+            Self::Istio
+        } else {
+            Self::Nobody
+        }
     }
 }
 
-/// Whether a namespace's labels ask for proxies in it.
-fn injects(metadata: &ObjectMeta) -> bool {
-    let label = |key: &str| metadata.labels.as_ref()?.get(key).map(String::as_str);
-    label("istio-injection") == Some("enabled")
-        || label("weft-injection") == Some("enabled")
-        || label("istio.io/rev").is_some()
+/// The roots that a namespace has.
+#[derive(Debug, PartialEq, Eq)]
+struct Published {
+    bundle: String,
+    /// Whether the operator wrote them.
+    own: bool,
+}
+
+/// What is known of the cluster's namespaces.
+#[derive(Debug, Default)]
+struct Known {
+    /// Namespaces that are not about to go.
+    namespaces: BTreeMap<String, Asks>,
+    published: BTreeMap<String, Published>,
+    /// Whether all there is of both was listed. While a list is under way, what it has not shown yet seems to be missing.
+    listed: (bool, bool),
+}
+
+impl Known {
+    /// Namespaces whose ConfigMap is missing or out of date. `istio_labels`: Istio's labels ask for Weft.
+    fn outdated<'a>(
+        &'a self,
+        with_proxies: &'a BTreeSet<Arc<str>>,
+        istio_labels: bool,
+        bundle: &'a str,
+    ) -> impl Iterator<Item = &'a str> {
+        let complete = self.listed == (true, true);
+        self.namespaces
+            .iter()
+            .filter(move |_| complete)
+            .filter(move |(name, asks)| {
+                let foreign = self.published.get(*name).is_some_and(|published| !published.own);
+                match asks {
+                    Asks::Weft => true,
+                    Asks::Istio if istio_labels => true,
+                    // Proxies may be Istio's.
+                    Asks::Istio | Asks::Nobody => {
+                        with_proxies.contains(name.as_str()) && (istio_labels || !foreign)
+                    }
+                }
+            })
+            .map(|(name, _)| name.as_str())
+            .filter(move |name| {
+                self.published.get(*name).is_none_or(|published| published.bundle != bundle)
+            })
+    }
 }
 
 fn config_map(namespace: &str, bundle: &str) -> Value {
@@ -79,7 +124,12 @@ fn config_map(namespace: &str, bundle: &str) -> Value {
 }
 
 /// Keeps the ConfigMaps right, for as long as it runs.
-pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view: LatestView) {
+pub async fn publish(
+    cluster: Cluster,
+    authority: Arc<AuthorityStore>,
+    mut view: LatestView,
+    injection: watch::Receiver<Arc<InjectConfig>>,
+) {
     let client = cluster.client;
     let config = watcher::Config::default();
     let mut namespaces =
@@ -87,14 +137,12 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
     let own = config.fields(&format!("metadata.name={NAME}"));
     let mut config_maps = watcher(Api::<ConfigMap>::all(client.clone()), own).boxed();
     let mut known = Known::default();
-    let mut ready = (false, false);
     let mut repair = interval(REPAIR);
     let mut backoff = Backoff::default();
     loop {
         let failed = tokio::select! {
             event = namespaces.next() => match event {
                 Some(Ok(event)) => {
-                    ready.0 |= matches!(event, watcher::Event::InitDone);
                     namespace(&mut known, event);
                     None
                 }
@@ -103,7 +151,6 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
             },
             event = config_maps.next() => match event {
                 Some(Ok(event)) => {
-                    ready.1 |= matches!(event, watcher::Event::InitDone);
                     published(&mut known, event);
                     None
                 }
@@ -123,19 +170,18 @@ pub async fn publish(cluster: Cluster, authority: Arc<AuthorityStore>, mut view:
             sleep(backoff.next()).await;
             continue;
         }
-        if ready != (true, true) {
-            continue;
-        }
         let bundle = authority.current().trust_bundle();
         let with_proxies = namespaces_with_proxies(&mut view);
+        let istio_labels = injection.borrow().istio_labels;
         let outdated: Vec<String> =
-            known.outdated(&with_proxies, &bundle).map(str::to_owned).collect();
+            known.outdated(&with_proxies, istio_labels, &bundle).map(str::to_owned).collect();
         let mut failed = false;
         for name in outdated {
             match write(&client, &name, &bundle).await {
                 Ok(()) => {
                     tracing::info!(namespace = name, "roots published");
-                    known.published.insert(name, bundle.clone());
+                    let published = Published { bundle: bundle.clone(), own: true };
+                    known.published.insert(name, published);
                 }
                 // It is about to go.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -170,15 +216,18 @@ async fn write(client: &kube::Client, namespace: &str, bundle: &str) -> kube::Re
 
 fn namespace(known: &mut Known, event: watcher::Event<PartialObjectMeta<Namespace>>) {
     match event {
-        watcher::Event::Init => known.namespaces.clear(),
-        watcher::Event::InitDone => {}
+        watcher::Event::Init => {
+            known.namespaces.clear();
+            known.listed.0 = false;
+        }
+        watcher::Event::InitDone => known.listed.0 = true,
         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
             let metadata = object.metadata;
             let name = metadata.name.clone().unwrap_or_default();
             if metadata.deletion_timestamp.is_some() {
                 known.namespaces.remove(&name);
             } else {
-                known.namespaces.insert(name, injects(&metadata));
+                known.namespaces.insert(name, Asks::of(&metadata));
             }
         }
         watcher::Event::Delete(object) => {
@@ -189,11 +238,17 @@ fn namespace(known: &mut Known, event: watcher::Event<PartialObjectMeta<Namespac
 
 fn published(known: &mut Known, event: watcher::Event<ConfigMap>) {
     match event {
-        watcher::Event::Init => known.published.clear(),
-        watcher::Event::InitDone => {}
+        watcher::Event::Init => {
+            known.published.clear();
+            known.listed.1 = false;
+        }
+        watcher::Event::InitDone => known.listed.1 = true,
         watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
-            let text = object.data.and_then(|mut data| data.remove(KEY)).unwrap_or_default();
-            known.published.insert(object.metadata.namespace.unwrap_or_default(), text);
+            let bundle = object.data.and_then(|mut data| data.remove(KEY)).unwrap_or_default();
+            let labels = object.metadata.labels.unwrap_or_default();
+            let own = labels.get(MANAGED_BY.0).is_some_and(|by| by == MANAGED_BY.1);
+            let namespace = object.metadata.namespace.unwrap_or_default();
+            known.published.insert(namespace, Published { bundle, own });
         }
         watcher::Event::Delete(object) => {
             known.published.remove(&object.metadata.namespace.unwrap_or_default());
@@ -211,37 +266,89 @@ mod tests {
     }
 
     #[test]
-    fn labels_say_which_namespaces_inject() {
+    fn labels_say_who_injects() {
         for (labels, expected) in [
-            (&[("istio-injection", "enabled")][..], true),
-            (&[("weft-injection", "enabled")], true),
-            (&[("istio.io/rev", "canary")], true),
-            (&[("istio-injection", "disabled")], false),
-            (&[("team", "shop")], false),
-            (&[], false),
+            (&[("istio-injection", "enabled")][..], Asks::Istio),
+            (&[("weft-injection", "enabled")], Asks::Weft),
+            (&[("weft-injection", "enabled"), ("istio-injection", "enabled")], Asks::Weft),
+            (&[("istio.io/rev", "default")], Asks::Istio),
+            (&[("istio.io/rev", "canary")], Asks::Nobody),
+            (&[("istio-injection", "disabled")], Asks::Nobody),
+            (&[("team", "shop")], Asks::Nobody),
+            (&[], Asks::Nobody),
         ] {
-            assert_eq!(injects(&namespaced(labels)), expected, "{labels:?}");
+            assert_eq!(Asks::of(&namespaced(labels)), expected, "{labels:?}");
         }
     }
 
     #[test]
     fn roots_are_written_where_proxies_are_or_may_come_and_where_they_differ() {
-        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let text = |name: &str, bundle: &str, own| {
+            (name.to_owned(), Published { bundle: bundle.to_owned(), own })
+        };
         let known = Known {
             namespaces: [
-                ("fresh", true),
-                ("old", true),
-                ("plain", false),
-                ("right", true),
-                ("single", false),
+                ("fresh", Asks::Weft),
+                ("istio", Asks::Istio),
+                ("istio-fresh", Asks::Istio),
+                ("old", Asks::Weft),
+                ("plain", Asks::Nobody),
+                ("right", Asks::Weft),
+                ("single", Asks::Nobody),
+                ("single-istio", Asks::Nobody),
+                ("taken", Asks::Weft),
             ]
-            .map(|(name, injects)| (name.to_owned(), injects))
+            .map(|(name, asks)| (name.to_owned(), asks))
             .into(),
-            published: [text("old", "before"), text("right", "roots"), text("gone", "before")]
-                .into(),
+            published: [
+                text("gone", "before", true),
+                text("istio", "istio's", false),
+                text("old", "before", true),
+                text("right", "roots", true),
+                text("single-istio", "istio's", false),
+                text("taken", "istio's", false),
+            ]
+            .into(),
+            listed: (true, true),
         };
-        let with_proxies = ["single", "gone"].map(Arc::from).into();
-        let outdated: Vec<_> = known.outdated(&with_proxies, "roots").collect();
-        assert_eq!(outdated, ["fresh", "old", "single"]);
+        let with_proxies = ["gone", "istio", "single", "single-istio"].map(Arc::from).into();
+        let outdated = |istio_labels| -> Vec<_> {
+            known.outdated(&with_proxies, istio_labels, "roots").collect()
+        };
+        let alone = ["fresh", "istio", "istio-fresh", "old", "single", "single-istio", "taken"];
+        assert_eq!(outdated(true), alone);
+        assert_eq!(outdated(false), ["fresh", "old", "single", "taken"], "beside Istio");
+    }
+
+    #[test]
+    fn nothing_seems_to_be_missing_while_a_list_is_under_way() {
+        let mut known = Known::default();
+        let name = |name: &str| ObjectMeta { name: Some(name.into()), ..ObjectMeta::default() };
+        let shop = PartialObjectMeta::<Namespace> {
+            metadata: ObjectMeta {
+                name: Some("shop".into()),
+                ..namespaced(&[("weft-injection", "enabled")])
+            },
+            ..PartialObjectMeta::default()
+        };
+        let there = |text: &str| ConfigMap {
+            metadata: ObjectMeta { namespace: Some("shop".into()), ..name(NAME) },
+            data: Some([(KEY.to_owned(), text.to_owned())].into()),
+            ..ConfigMap::default()
+        };
+        let none = BTreeSet::new();
+        let outdated = |known: &Known| known.outdated(&none, true, "roots").count();
+        for round in 0..2 {
+            namespace(&mut known, watcher::Event::Init);
+            namespace(&mut known, watcher::Event::InitApply(shop.clone()));
+            namespace(&mut known, watcher::Event::InitDone);
+            published(&mut known, watcher::Event::Init);
+            assert_eq!(outdated(&known), 0, "round {round}");
+            published(&mut known, watcher::Event::InitApply(there("roots")));
+            published(&mut known, watcher::Event::InitDone);
+            assert_eq!(outdated(&known), 0, "round {round}");
+        }
+        published(&mut known, watcher::Event::Apply(there("another's")));
+        assert_eq!(outdated(&known), 1);
     }
 }
