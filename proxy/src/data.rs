@@ -25,6 +25,8 @@ pub mod client_hello;
 pub mod connection;
 pub mod counters;
 pub mod destination;
+#[cfg(test)]
+mod edge;
 pub mod sniff;
 pub mod stream;
 pub mod tcp;

@@ -121,6 +121,8 @@ pub struct HttpConnectionManager {
     pub xff_trusted_hops: u32,
     /// `x-request-id` is made where missing.
     pub generate_request_id: bool,
+    /// An edge keeps the `x-request-id` of its clients (`preserve_external_request_id`).
+    pub preserve_request_id: bool,
     /// Client certificate header.
     pub forward_client_cert: ForwardClientCert,
     /// Client certificate header's content.

@@ -48,6 +48,8 @@ pub struct VirtualHost {
     pub name: Arc<str>,
     /// Its domains, lower-cased.
     pub domains: Vec<Box<str>>,
+    /// Requests that did not come by TLS are redirected.
+    pub require_tls: TlsRequirement,
     /// Routes; the first that matches counts.
     pub routes: Vec<Arc<Route>>,
     /// `x-envoy-attempt-count` is added to requests.
@@ -60,6 +62,18 @@ pub struct VirtualHost {
     pub response_headers: Vec<HeaderMutation>,
     /// What it says of filters.
     pub filters: FilterOverrides,
+}
+
+/// `require_tls`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsRequirement {
+    /// Nobody is redirected.
+    #[default]
+    None,
+    /// Clients are redirected that are not internal: no client of an edge is.
+    External,
+    /// Everybody is redirected.
+    All,
 }
 
 /// A route.

@@ -230,6 +230,11 @@ pub async fn serve(
     listener: &Arc<Listener>,
 ) {
     let Ends { local, peer, .. } = ends;
+    let counters = match ends.destination {
+        Destination::Outbound { .. } => None,
+        _ => Some(thread.listener_counters(&listener.name)),
+    };
+    let _counted = counters.as_ref().map(|counters| counters.connection());
     let destination = ends.destination.matched(local);
     let questions = Questions::of(listener, destination);
     let sniffed = tokio::select! {
@@ -249,7 +254,11 @@ pub async fn serve(
         refuse(thread, listener, &ends, &input);
         return;
     };
-    let Some((stream, info)) = terminate_tls(thread, stream, &chain, peer).await else { return };
+    let terminated = terminate_tls(thread, stream, &chain, peer).await;
+    if let Some(counters) = counters.filter(|_| chain.tls.is_some()) {
+        counters.handshake(terminated.is_some());
+    }
+    let Some((stream, info)) = terminated else { return };
     let connection = Rc::new(Connection {
         thread: thread.clone(),
         listener: listener.name.clone(),
@@ -286,7 +295,12 @@ fn application(thread: &Thread, local: SocketAddr) -> IpAddr {
 
 /// Notes a connection that no filter chain takes.
 fn refuse(thread: &Thread, listener: &Listener, ends: &Ends, input: &Input) {
-    thread.count(&format!("listener.{}.no_filter_chain_match", listener.name));
+    match ends.destination {
+        Destination::Outbound { .. } => {
+            thread.count(&format!("listener.{}.no_filter_chain_match", listener.name));
+        }
+        _ => thread.listener_counters(&listener.name).unmatched(),
+    }
     let entry = Entry {
         flags: ResponseFlags::NR,
         downstream_local: Some(ends.local),

@@ -55,6 +55,46 @@ impl HttpCounters {
     }
 }
 
+/// What a bound listener counts: `listener.<name>.`.
+#[derive(Debug)]
+pub struct ListenerCounters {
+    connections: Counter,
+    open: Gauge,
+    unmatched: Counter,
+    handshakes: Counter,
+    failed_handshakes: Counter,
+}
+
+impl ListenerCounters {
+    /// Of a listener.
+    pub fn new(stats: &ThreadStats, name: &str) -> Self {
+        let counter = |what: &str| stats.counter(&format!("listener.{name}.{what}"));
+        Self {
+            connections: counter("downstream_cx_total"),
+            open: stats.gauge(&format!("listener.{name}.downstream_cx_active")),
+            unmatched: counter("no_filter_chain_match"),
+            handshakes: counter("ssl.handshake"),
+            failed_handshakes: counter("ssl.connection_error"),
+        }
+    }
+
+    /// Counts a connection, and that it is open until the guard is dropped.
+    pub fn connection(&self) -> GaugeGuard {
+        self.connections.inc();
+        self.open.hold()
+    }
+
+    /// No filter chain takes a connection.
+    pub fn unmatched(&self) {
+        self.unmatched.inc();
+    }
+
+    /// A TLS handshake has ended.
+    pub fn handshake(&self, done: bool) {
+        if done { self.handshakes.inc() } else { self.failed_handshakes.inc() }
+    }
+}
+
 /// What policies said: `<prefix>rbac.`.
 #[derive(Debug)]
 pub struct RbacCounters {

@@ -14,7 +14,7 @@ use ::http::HeaderMap;
 use arc_swap::{ArcSwap, Cache};
 use tokio::sync::{Notify, watch};
 
-use super::counters::{HttpCounters, RateLimitCounters, RbacCounters};
+use super::counters::{HttpCounters, ListenerCounters, RateLimitCounters, RbacCounters};
 use crate::{
     config::ProxyConfig,
     http::{head::names, telemetry::Handles},
@@ -45,6 +45,7 @@ pub struct Thread {
     /// Metrics of traffic.
     pub handles: Handles,
     config: ConfigCache,
+    listeners: ByPrefix<ListenerCounters>,
     http: ByPrefix<HttpCounters>,
     rbac: ByPrefix<RbacCounters>,
     rate_limits: ByPrefix<RateLimitCounters>,
@@ -73,6 +74,7 @@ impl Thread {
             peers: Peers::default(),
             config: ConfigCache(RefCell::new(Cache::new(shared.config.clone()))),
             shared,
+            listeners: RefCell::default(),
             http: RefCell::default(),
             rbac: RefCell::default(),
             rate_limits: RefCell::default(),
@@ -134,6 +136,11 @@ impl Thread {
     /// One more of what is counted under this name. For what happens rarely.
     pub fn count(&self, name: &str) {
         self.handles.stats().counter(name).inc();
+    }
+
+    /// What a bound listener counts. Those that are only names of destinations count nothing: there may be many.
+    pub fn listener_counters(&self, name: &str) -> Rc<ListenerCounters> {
+        found(&self.listeners, name, || ListenerCounters::new(self.handles.stats(), name))
     }
 
     /// What connection managers with this prefix count.

@@ -108,6 +108,7 @@ pub mod names {
         PEER_METADATA = "x-envoy-peer-metadata";
         PEER_METADATA_ID = "x-envoy-peer-metadata-id";
         DECORATOR_OPERATION = "x-envoy-decorator-operation";
+        EXTERNAL_ADDRESS = "x-envoy-external-address";
         FORWARDED_FOR = "x-forwarded-for";
         FORWARDED_PROTO = "x-forwarded-proto";
         FORWARDED_CLIENT_CERT = "x-forwarded-client-cert";

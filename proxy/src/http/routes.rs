@@ -1,6 +1,12 @@
 //! Which route a request takes: route configuration, virtual host (asked for on first use), route, weighted cluster.
 
-use std::{borrow::Cow, rc::Rc, sync::Arc};
+use std::{
+    borrow::Cow,
+    rc::Rc,
+    sync::{Arc, LazyLock},
+};
+
+use ::http::StatusCode;
 
 use super::{
     head::Head,
@@ -9,12 +15,12 @@ use super::{
 use crate::{
     config::{
         ProxyConfig,
-        filter::{Fault, LocalRateLimit},
+        filter::{Fault, FilterOverrides, LocalRateLimit},
         http::RouteSource,
         rbac::Rbac,
         route::{
-            Forward, ForwardTarget, HeaderMutation, RetryPolicy, Route, RouteAction, RouteConfig,
-            VirtualHost, WeightedCluster,
+            Forward, ForwardTarget, HeaderMutation, PathMatch, Redirect, RetryPolicy, Route,
+            RouteAction, RouteConfig, RouteMatch, TlsRequirement, VirtualHost, WeightedCluster,
         },
     },
     data::{
@@ -196,9 +202,45 @@ pub async fn find(
         }
         None => routes.hosts.any.clone().ok_or(NO_HOST)?,
     };
-    let route = find_route(&host, head).cloned();
+    let route = match host.require_tls {
+        TlsRequirement::External | TlsRequirement::All if !head.https => Some(to_https()),
+        _ => find_route(&host, head).cloned(),
+    };
     let route = route.ok_or_else(|| NoRoute::NotFound { host: Some(host.name.clone()) })?;
     Ok(Choice::new(config, routes, host, route))
+}
+
+/// What a virtual host does that wants TLS.
+fn to_https() -> Arc<Route> {
+    static ROUTE: LazyLock<Arc<Route>> = LazyLock::new(|| {
+        let redirect = Redirect {
+            status: StatusCode::MOVED_PERMANENTLY,
+            scheme: None,
+            https: true,
+            host: None,
+            port: None,
+            path: None,
+            prefix_rewrite: None,
+            regex_rewrite: None,
+            strip_query: false,
+        };
+        Arc::new(Route {
+            name: "".into(),
+            matches: RouteMatch {
+                path: PathMatch::Prefix { value: "/".into(), ignore_case: false },
+                headers: Vec::new(),
+                query: Vec::new(),
+                grpc: false,
+                fraction: None,
+            },
+            action: RouteAction::Redirect(Box::new(redirect)),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            filters: FilterOverrides::default(),
+            config: None,
+        })
+    });
+    ROUTE.clone()
 }
 
 fn lower_case(authority: &str) -> Cow<'_, str> {

@@ -13,6 +13,9 @@ use super::{
     head::{Head, names},
     path,
 };
+
+mod edge;
+
 use crate::config::{
     http::{ForwardClientCert, HttpConnectionManager},
     listener::TrafficDirection,
@@ -140,7 +143,10 @@ pub fn accept(
     }
     forwarded(manager, &mut head, client);
     client_certificate(manager.forward_client_cert, manager, &mut head.headers, client.info);
-    if manager.generate_request_id && !head.headers.contains_key(names::REQUEST_ID) {
+    // At an edge nobody is trusted to know which numbers are taken.
+    let known = (!manager.use_remote_address || manager.preserve_request_id)
+        && head.headers.contains_key(names::REQUEST_ID);
+    if manager.generate_request_id && !known {
         head.headers.insert(names::REQUEST_ID, request_id());
     }
     Ok(Accepted { head, wants })
@@ -287,6 +293,8 @@ fn forwarded(manager: &HttpConnectionManager, head: &mut Head, client: Client<'_
         if let Ok(value) = HeaderValue::try_from(all) {
             head.headers.insert(names::FORWARDED_FOR, value);
         }
+        let remote = remote_address(manager, &head.headers, client.peer);
+        edge::sanitize(&mut head.headers, remote.ip());
     }
     let given = head.headers.get(names::FORWARDED_PROTO).and_then(|value| {
         match value.as_bytes().to_ascii_lowercase().as_slice() {

@@ -13,7 +13,7 @@ mod handshake;
 mod material;
 mod verify;
 
-pub use configs::{ClientTls, ServerTls, TlsContexts};
+pub use configs::{ClientTls, ServerTls, TlsContexts, provider};
 pub use handshake::{accept, connect, peer_error};
 pub use material::{parse_certified, parse_roots};
 

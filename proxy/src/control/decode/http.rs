@@ -95,6 +95,7 @@ pub fn connection_manager(
         use_remote_address: flag(config.use_remote_address.as_ref()),
         xff_trusted_hops: config.xff_num_trusted_hops,
         generate_request_id: config.generate_request_id.as_ref().is_none_or(|make| make.value),
+        preserve_request_id: config.preserve_external_request_id,
         forward_client_cert: forward_client_cert(config.forward_client_cert_details)?,
         client_cert_details: config
             .set_current_client_cert_details
@@ -122,7 +123,6 @@ fn refuse_unsupported(config: &PbHcm) -> Result<(), Invalid> {
         (!config.early_header_mutation_extensions.is_empty(), "early_header_mutation_extensions"),
         (config.skip_xff_append, "skip_xff_append"),
         (!config.via.is_empty(), "via"),
-        (config.preserve_external_request_id, "preserve_external_request_id"),
         (config.always_set_request_id_in_response, "always_set_request_id_in_response"),
         (config.forward_client_cert_matcher.is_some(), "forward_client_cert_matcher"),
         (

@@ -9,7 +9,7 @@ use weft_api::xds::envoy::config::{
     core::v3::Metadata,
     route::v3::{
         Route as PbRoute, RouteConfiguration, RouteMatch as PbMatch, VirtualHost as PbHost,
-        route_match::PathSpecifier,
+        route_match::PathSpecifier, virtual_host::TlsRequirementType,
     },
 };
 
@@ -21,7 +21,10 @@ use super::{
 };
 use crate::config::{
     filter::Fraction,
-    route::{PathMatch, Route, RouteAction, RouteConfig, RouteMatch, VirtualHost, VirtualHosts},
+    route::{
+        PathMatch, Route, RouteAction, RouteConfig, RouteMatch, TlsRequirement, VirtualHost,
+        VirtualHosts,
+    },
 };
 
 /// Envoy's bound of a direct response's body.
@@ -124,7 +127,6 @@ fn virtual_host_within(
 ) -> Result<VirtualHost, Invalid> {
     refuse_all(&[
         (host.matcher.is_some(), "matcher"),
-        (host.require_tls != 0, "require_tls"),
         (!host.rate_limits.is_empty(), "rate_limits"),
         (host.include_attempt_count_in_response, "include_attempt_count_in_response"),
         (host.retry_policy_typed_config.is_some(), "retry_policy_typed_config"),
@@ -164,6 +166,12 @@ fn virtual_host_within(
     Ok(VirtualHost {
         name: context.intern(&host.name),
         domains,
+        require_tls: match TlsRequirementType::try_from(host.require_tls) {
+            Ok(TlsRequirementType::None) => TlsRequirement::None,
+            Ok(TlsRequirementType::ExternalOnly) => TlsRequirement::External,
+            Ok(TlsRequirementType::All) => TlsRequirement::All,
+            Err(_) => return Err(Invalid::unsupported("require_tls")),
+        },
         routes,
         include_request_attempt_count: host.include_request_attempt_count,
         retry: host

@@ -234,7 +234,7 @@ fn one_bad_resource_is_refused_and_the_others_of_its_batch_are_taken() {
     test.host("r/a", "1", &["x"]);
     test.cluster("x", &["10.0.0.1:80"]);
     let mut bad = virtual_host("host", &["y"]);
-    bad.require_tls = 2;
+    bad.include_attempt_count_in_response = true;
     let rejections = test.say(
         Kind::VirtualHost,
         vec![resource("r/a", "2", &bad), resource("r/b", "1", &virtual_host("host", &["x"]))],
@@ -244,13 +244,16 @@ fn one_bad_resource_is_refused_and_the_others_of_its_batch_are_taken() {
         .iter()
         .map(|rejection| (rejection.name.as_str(), rejection.invalid.to_string()))
         .collect();
-    assert_eq!(rejected, [("r/a", "require_tls: not supported".to_owned())]);
+    assert_eq!(rejected, [("r/a", "include_attempt_count_in_response: not supported".to_owned())]);
     assert_eq!(test.split("r/a"), Some(strings(&["x"])), "the last good version stays");
     assert_eq!(test.split("r/b"), Some(strings(&["x"])));
     let versions = test.store.versions(Kind::VirtualHost);
     assert_eq!(versions["r/a"], "1");
     let overview = test.store.overview(Kind::VirtualHost);
-    assert_eq!(overview[0].error.as_deref(), Some("require_tls: not supported"));
+    assert_eq!(
+        overview[0].error.as_deref(),
+        Some("include_attempt_count_in_response: not supported")
+    );
 }
 
 #[test]
@@ -258,7 +261,7 @@ fn a_name_whose_first_version_is_refused_is_answered_as_absent() {
     let mut test = Test::default();
     let mut waiting = test.demand("r/a", 1);
     let mut bad = virtual_host("host", &["y"]);
-    bad.require_tls = 2;
+    bad.include_attempt_count_in_response = true;
     test.say(Kind::VirtualHost, vec![resource("r/a", "1", &bad)], &[]);
     assert_eq!(waiting.try_recv(), Ok(()));
     assert_eq!(test.split("r/a"), Some(vec![]));

@@ -102,6 +102,7 @@ pub fn manager(routes: RouteConfig) -> HttpConnectionManager {
         use_remote_address: false,
         xff_trusted_hops: 0,
         generate_request_id: true,
+        preserve_request_id: false,
         forward_client_cert: ForwardClientCert::Sanitize,
         client_cert_details: ClientCertDetails::default(),
         path: PathNormalization { normalize: true, ..PathNormalization::default() },

@@ -32,6 +32,7 @@ fn manager() -> HttpConnectionManager {
         use_remote_address: false,
         xff_trusted_hops: 0,
         generate_request_id: false,
+        preserve_request_id: false,
         forward_client_cert: ForwardClientCert::Sanitize,
         client_cert_details: ClientCertDetails { subject: true, uri: true, dns: true },
         path: PathNormalization::default(),
@@ -237,6 +238,34 @@ fn forwarded_headers_follow_the_edge_settings() {
         show(&behind, given),
         (Some("192.0.2.1, 192.0.2.2,10.0.0.7".into()), "https".into(), "192.0.2.2:0".into())
     );
+}
+
+#[test]
+fn an_edge_believes_nobody_and_says_who_the_client_is() {
+    let edge =
+        HttpConnectionManager { use_remote_address: true, generate_request_id: true, ..manager() };
+    let behind =
+        HttpConnectionManager { xff_trusted_hops: 1, preserve_request_id: true, ..edge.clone() };
+    let given = &[
+        ("host", "a"),
+        ("x-envoy-internal", "true"),
+        ("x-envoy-retry-on", "5xx"),
+        ("x-envoy-external-address", "192.0.2.9"),
+        ("x-request-id", "mine"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-custom", "1"),
+    ];
+    let names = ["x-envoy-internal", "x-envoy-retry-on", "x-envoy-external-address", "x-custom"];
+    let show = |manager: &HttpConnectionManager| {
+        let headers = accepted(manager, "/", given).head.headers;
+        let values = names.map(|name| headers.get(name).map(|v| v.to_str().unwrap().to_owned()));
+        (values, headers["x-request-id"] == "mine")
+    };
+    let custom = || Some("1".to_owned());
+    assert_eq!(show(&edge), ([None, None, Some("10.0.0.7".into()), custom()], false));
+    assert_eq!(show(&behind), ([None, None, Some("192.0.2.1".into()), custom()], true));
+    let (values, kept) = show(&manager());
+    assert!(values.iter().all(Option::is_some) && kept, "no edge: {values:?}");
 }
 
 #[test]

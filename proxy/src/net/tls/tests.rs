@@ -437,7 +437,6 @@ async fn half_a_handshake_does_not_last() {
 
 #[tokio::test]
 async fn the_first_key_exchange_is_post_quantum() {
-    let groups: Vec<_> =
-        configs::provider().kx_groups.iter().map(|group| group.name()).take(2).collect();
+    let groups: Vec<_> = provider().kx_groups.iter().map(|group| group.name()).take(2).collect();
     assert_eq!(groups, [rustls::NamedGroup::X25519MLKEM768, rustls::NamedGroup::X25519]);
 }

@@ -10,7 +10,7 @@ use crate::config::{
     route::{
         CorsPolicy, Forward, ForwardTarget, HashPolicy, HeaderFormat, HeaderMutation, HostRewrite,
         PathMatch, Redirect, RetryOn, RetryPolicy, Route, RouteAction, RouteConfig, RouteMatch,
-        VirtualHost, WeightedCluster,
+        TlsRequirement, VirtualHost, WeightedCluster,
     },
 };
 
@@ -42,6 +42,11 @@ pub fn virtual_host(host: &VirtualHost) -> Value {
         json!({
             "name": &*host.name,
             "domains": host.domains,
+            "require_tls": match host.require_tls {
+                TlsRequirement::None => None,
+                TlsRequirement::External => Some("EXTERNAL_ONLY"),
+                TlsRequirement::All => Some("ALL"),
+            },
             "routes": routes,
             "include_request_attempt_count": host.include_request_attempt_count,
             "retry_policy": host.retry.as_deref().map(retry),
