@@ -21,7 +21,7 @@ demo *ARGS: programs
     @exec {{built}}/weft-demo {{ARGS}}
 
 # Everything that must hold before a change lands.
-test: format lint docs deny unit mesh
+test: format lint docs deny unit mesh gates
     #!/usr/bin/env bash
     set -euo pipefail
     # Where machines differ in what they let a node of Kubernetes do, its tests may be run without a vote.
@@ -38,6 +38,13 @@ check: format lint docs
 bench *ARGS:
     {{static}} build --profile dist --package weft-proxy --package weft-bench --bins --locked --target {{target}}
     @exec target/{{target}}/dist/weft-bench {{ARGS}}
+
+# What a request costs in instructions and allocations, against bench/gates.json (--update writes it).
+gates *ARGS: programs
+    #!/usr/bin/env bash
+    set -euo pipefail
+    command -v valgrind >/dev/null || { echo "SKIPPED: the cost of a request, because valgrind is not installed"; exit 0; }
+    exec {{built}}/weft-bench gates {{ARGS}}
 
 # Format the sources.
 fmt:

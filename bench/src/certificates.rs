@@ -36,6 +36,8 @@ pub fn write(folder: &Path) -> anyhow::Result<()> {
         // The same text twice: HAProxy 2.6 reads the common name, and no alternative name.
         params.distinguished_name = named(identity);
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(identity)?)];
+        // HAProxy and nginx verify a server by the name of its host.
+        params.subject_alt_names.push(SanType::DnsName(format!("{name}.bench").try_into()?));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream::FuturesUnordered};
 use http::Request;
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, HandshakeKind, RootCertStore,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -64,6 +64,8 @@ pub struct Target {
 pub struct Churned {
     /// Connections with an answer.
     pub connections: u64,
+    /// Of these, connections whose handshake resumed a session.
+    pub resumed: u64,
     /// Connections without.
     pub failed: u64,
     /// How long it took.
@@ -98,21 +100,28 @@ impl Opener {
 
     /// From one of many addresses, so that ports do not run out.
     async fn open(&self, number: usize) -> anyhow::Result<Connected> {
+        Ok(self.open_and_tell(number).await?.0)
+    }
+
+    /// Says as well whether a TLS session was resumed.
+    async fn open_and_tell(&self, number: usize) -> anyhow::Result<(Connected, bool)> {
         let socket = TcpSocket::new_v4()?;
         let from = Ipv4Addr::new(127, 77, 1, (number % 200) as u8 + 1);
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::from((from, 0)))?;
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let Some(tls) = &self.tls else { return Ok(Box::pin(stream)) };
+        let Some(tls) = &self.tls else { return Ok((Box::pin(stream), false)) };
         let name = ServerName::try_from("server.bench").context("name")?;
-        Ok(Box::pin(tls.connect(name, stream).await?))
+        let stream = tls.connect(name, stream).await?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok((Box::pin(stream), resumed))
     }
 }
 
-/// One exchange over a connection that ends with it.
-async fn once(opener: &Opener, number: usize) -> anyhow::Result<()> {
-    let mut stream = opener.open(number).await?;
+/// One exchange over a connection that ends with it; whether a TLS session was resumed.
+async fn once(opener: &Opener, number: usize) -> anyhow::Result<bool> {
+    let (mut stream, resumed) = opener.open_and_tell(number).await?;
     stream.write_all(b"GET /1024 HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").await?;
     let mut answer = Vec::with_capacity(2048);
     // A peer that closes without TLS's farewell has still answered.
@@ -121,7 +130,7 @@ async fn once(opener: &Opener, number: usize) -> anyhow::Result<()> {
     }
     ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
     ensure!(answer.ends_with(&[b'x'; 1024]), "the answer is cut short");
-    Ok(())
+    Ok(resumed)
 }
 
 /// Opens a connection for every request, `parallel` at a time, for some time.
@@ -132,23 +141,27 @@ pub async fn churn(target: &Target, parallel: usize, time: Duration) -> anyhow::
     let opener = Opener::new(target)?;
     let begin = Instant::now();
     let worker = async |number: usize| {
-        let (mut times, mut failed, mut last) = (Vec::new(), 0, None);
+        let (mut times, mut resumed, mut failed, mut last) = (Vec::new(), 0, 0, None);
         while begin.elapsed() < time {
             let start = Instant::now();
             let turn = number + parallel * times.len();
             match tokio::time::timeout(PATIENCE, once(&opener, turn)).await {
-                Ok(Ok(())) => times.push(start.elapsed().as_secs_f64() * 1e3),
+                Ok(Ok(again)) => {
+                    times.push(start.elapsed().as_secs_f64() * 1e3);
+                    resumed += u64::from(again);
+                }
                 Ok(Err(error)) => (failed, last) = (failed + 1, Some(error)),
                 Err(late) => (failed, last) = (failed + 1, Some(late.into())),
             }
         }
-        (times, failed, last)
+        (times, resumed, failed, last)
     };
     let (mut times, mut churned, mut last) = (Vec::new(), Churned::default(), None);
     let mut workers: FuturesUnordered<_> = (0..parallel).map(worker).collect();
-    while let Some((some, failed, error)) = workers.next().await {
+    while let Some((some, resumed, failed, error)) = workers.next().await {
         times.extend(some);
         churned.failed += failed;
+        churned.resumed += resumed;
         last = error.or(last);
     }
     if times.is_empty() {
@@ -213,8 +226,8 @@ pub async fn until_served(
         look()?;
         let attempt = async {
             match speech {
-                Speech::Http1 | Speech::Http1Tls => once(&opener, 0).await,
-                Speech::Http2 => once_http2(target.address).await,
+                Speech::Http1 | Speech::Http1Tls => requests_http1(&opener, 1).await,
+                Speech::Http2 => requests_http2(target.address, 1).await,
             }
         };
         let left = end.saturating_duration_since(Instant::now());
@@ -227,27 +240,62 @@ pub async fn until_served(
     }
 }
 
-async fn once_http2(address: SocketAddr) -> anyhow::Result<()> {
-    let stream = TcpStream::connect(address).await?;
-    let (send, connection) = h2::client::handshake(stream).await?;
-    let exchange = async {
-        let request = Request::get(format!("http://{address}/1024")).body(())?;
-        let (response, _) = send.ready().await?.send_request(request, true)?;
-        let response = response.await?;
-        ensure!(response.status().is_success(), "{}", response.status());
-        let mut body = response.into_body();
-        let mut length = 0;
-        while let Some(data) = body.data().await {
-            let data: Bytes = data?;
-            length += data.len();
+/// Requests one after the other over one connection: the same work each time.
+///
+/// # Errors
+/// When one of them is not answered rightly.
+pub async fn exchange(address: SocketAddr, speech: Speech, count: usize) -> anyhow::Result<()> {
+    if speech == Speech::Http2 {
+        return requests_http2(address, count).await;
+    }
+    let opener = Opener::new(&Target { address, certificates: None, resume: false })?;
+    requests_http1(&opener, count).await
+}
+
+async fn requests_http1(opener: &Opener, count: usize) -> anyhow::Result<()> {
+    let mut stream = opener.open(0).await?;
+    let mut answer = Vec::with_capacity(4096);
+    for _ in 0..count {
+        let head = b"GET /1024 HTTP/1.1\r\nhost: bench\r\nuser-agent: bench\r\naccept: */*\r\n\r\n";
+        stream.write_all(head).await?;
+        answer.clear();
+        while !answer.ends_with(&[b'x'; 1024]) {
+            if stream.read_buf(&mut answer).await? == 0 {
+                bail!("closed after {:?}", String::from_utf8_lossy(&answer));
+            }
         }
-        ensure!(length == 1024, "{length} bytes instead of 1024");
+        ensure!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    }
+    Ok(())
+}
+
+async fn requests_http2(address: SocketAddr, count: usize) -> anyhow::Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (mut send, connection) = h2::client::handshake(stream).await?;
+    let requests = async {
+        for _ in 0..count {
+            let request = Request::get(format!("http://{address}/1024")).body(())?;
+            send = send.ready().await?;
+            let (response, _) = send.send_request(request, true)?;
+            let response = response.await?;
+            ensure!(response.status().is_success(), "{}", response.status());
+            let mut body = response.into_body();
+            let mut length = 0;
+            while let Some(data) = body.data().await {
+                let data: Bytes = data?;
+                body.flow_control().release_capacity(data.len())?;
+                length += data.len();
+            }
+            ensure!(length == 1024, "{length} bytes instead of 1024");
+        }
         Ok(())
     };
     tokio::select! {
-        outcome = exchange => outcome,
-        outcome = connection => Err(outcome.err().map_or_else(
-            || anyhow::anyhow!("closed"), anyhow::Error::from)),
+        outcome = requests => outcome,
+        outcome = connection => {
+            Err(outcome.err().map_or_else(|| anyhow::anyhow!("closed"), anyhow::Error::from))
+        }
     }
 }
 

@@ -156,7 +156,7 @@ fn planned(plan: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Where a program is, also among those for administrators.
-fn in_path(program: &str) -> Option<PathBuf> {
+pub fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from);
     let mut places = std::env::split_paths(&path).chain(more).map(|folder| folder.join(program));

@@ -12,6 +12,7 @@ pub mod certificates;
 pub mod chart;
 pub mod client;
 pub mod figures;
+pub mod gates;
 pub mod install;
 pub mod loads;
 pub mod measure;

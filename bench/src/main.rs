@@ -1,7 +1,11 @@
 //! `weft-bench`: the comparison with other proxies. `./justw bench` builds what is shipped and runs it.
 
 use std::{
-    ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode,
+    ffi::OsString,
+    io::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -11,6 +15,7 @@ use weft_bench::{
     backend,
     campaign::{self, Plan},
     client::{self, Target},
+    gates,
     peer::Peer,
     scenario, tether,
 };
@@ -56,6 +61,15 @@ struct Arguments {
 /// What this program starts itself as.
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// Count what a request costs in instructions and allocations, against the committed figures (needs valgrind).
+    Gates {
+        /// Our proxy, a release build [default: weft-proxy beside this program].
+        #[arg(long, value_name = "FILE")]
+        proxy: Option<PathBuf>,
+        /// Write the figures instead of comparing them.
+        #[arg(long)]
+        update: bool,
+    },
     /// The upstream.
     #[command(hide = true)]
     Backend,
@@ -103,8 +117,7 @@ impl From<To> for Target {
 fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = Arguments::parse();
     if let Some(part) = arguments.part.take() {
-        run_part(part)?;
-        return Ok(ExitCode::SUCCESS);
+        return if run_part(part)? { Ok(ExitCode::SUCCESS) } else { Ok(ExitCode::FAILURE) };
     }
     let cases = scenario::cases(&arguments.scenario, arguments.quick);
     if arguments.list {
@@ -114,10 +127,7 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let proxy = match arguments.proxy {
-        Some(path) => std::path::absolute(path)?,
-        None => std::env::current_exe().context("this executable")?.with_file_name("weft-proxy"),
-    };
+    let proxy = ours(arguments.proxy)?;
     let mut peers = arguments.peers;
     peers.sort_unstable();
     peers.dedup();
@@ -135,9 +145,26 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if campaign::run(&plan)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_part(part: Part) -> anyhow::Result<()> {
-    if let Part::Tether { arguments } = part {
-        return tether::become_program(&arguments);
+/// The proxy that the user named, or the one beside this program.
+fn ours(path: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    match path {
+        Some(path) => Ok(std::path::absolute(path)?),
+        None => {
+            Ok(std::env::current_exe().context("this executable")?.with_file_name("weft-proxy"))
+        }
+    }
+}
+
+/// Returns whether all is as it should be.
+fn run_part(part: Part) -> anyhow::Result<bool> {
+    match part {
+        Part::Tether { arguments } => return tether::become_program(&arguments).map(|()| true),
+        Part::Gates { proxy, update } => {
+            tether::end_on_signals()?;
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("gates.json");
+            return gates::run(&ours(proxy)?, &file, update);
+        }
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let say = |text: &str| -> std::io::Result<()> {
@@ -158,6 +185,7 @@ fn run_part(part: Part) -> anyhow::Result<()> {
             let held = runtime.block_on(client::hold(&target.into(), count, ready));
             said.context("stdout").and(held)
         }
-        Part::Tether { .. } => Ok(()),
+        Part::Tether { .. } | Part::Gates { .. } => Ok(()),
     }
+    .map(|()| true)
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The first proxy of every chain but those that begin with the server's sidecar.
-const FRONT: SocketAddr = crate::loopback(1, 10_000);
+pub const FRONT: SocketAddr = crate::loopback(1, 10_000);
 /// The server's sidecar.
 const SIDECAR: SocketAddr = crate::loopback(2, 10_443);
 
@@ -89,6 +89,8 @@ pub struct Sample {
     pub connection: Option<f64>,
     /// From exec to the first answer, in milliseconds.
     pub start: Option<f64>,
+    /// The share of handshakes that resumed a session.
+    pub resumed: Option<f64>,
     /// CPU of other programs meanwhile, as a share of the machine.
     pub foreign: Option<f64>,
     /// Requests that failed.
@@ -267,6 +269,7 @@ impl Bench<'_> {
         sample.foreign = Some(cost.foreign);
         sample.loaded = Some(mebi(cost.most));
         (sample.p50, sample.p99) = (Some(churned.p50), Some(churned.p99));
+        sample.resumed = Some(churned.resumed as f64 / connections);
         sample.failed += churned.failed;
         Ok(())
     }

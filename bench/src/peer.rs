@@ -116,12 +116,12 @@ impl Proxy {
                 arguments.extend(["-db".into(), "-f".into(), file.into_os_string()]);
                 environment.push(("BENCH_THREADS".into(), workers.clone().into()));
             }
-            Peer::Nginx => arguments.extend([
-                "-p".into(),
-                folder.as_os_str().to_owned(),
-                "-c".into(),
-                file.into_os_string(),
-            ]),
+            Peer::Nginx => {
+                // It looks for certificates beside the file.
+                let copy = folder.join(format!("{role}.conf"));
+                std::fs::copy(&file, &copy).with_context(|| copy.display().to_string())?;
+                arguments.extend(["-p".into(), folder.into(), "-c".into(), copy.into_os_string()]);
+            }
         }
         if matches!(self.peer, Peer::Weft | Peer::Envoy) {
             arguments.extend(["--concurrency".into(), workers.into()]);

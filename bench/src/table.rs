@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    figures::{Figure, Goal, Outcome, Series},
+    figures::{Figure, Goal, Outcome},
     peer::Peer,
 };
 
@@ -54,34 +54,53 @@ pub fn outcome(outcome: &Outcome) -> String {
     }
     let mut text = format!("{}: {}\n", outcome.case, outcome.about);
     text.push_str(&aligned(&lines));
+    text.push_str(&remarks(outcome));
+    text
+}
+
+/// What must be known before the figures are believed.
+fn remarks(outcome: &Outcome) -> String {
+    let (mut text, mut noisy, mut idle) = (String::new(), Vec::new(), Vec::new());
     for series in &outcome.series {
-        for remark in remarks(series) {
-            let _ = writeln!(text, "  {}: {remark}", series.peer.title());
+        let name = series.peer.title();
+        if let Some(failure) = &series.failure {
+            let _ = writeln!(text, "  {name} FAILED: {}", one_line(failure));
         }
+        let resumed = series.samples.iter().flatten().filter_map(|sample| sample.resumed);
+        if let Some(share) = resumed.reduce(f64::min) {
+            let _ = writeln!(
+                text,
+                "  {name}: {:.0}% of the handshakes were resumptions",
+                share * 100.0
+            );
+        }
+        if series.failed() > 0 {
+            let _ = writeln!(text, "  {name}: {} requests failed", series.failed());
+        }
+        noisy.extend(series.noise().map(|noise| format!("{name} ({noise})")));
+        let busy = series.samples.iter().flatten().filter_map(|sample| sample.busy);
+        let busy = busy.fold(f64::MIN, f64::max);
+        if (0.0..0.85).contains(&busy) {
+            idle.push(format!("{name} ({:.0}% busy)", busy * 100.0));
+        }
+    }
+    if !idle.is_empty() {
+        let _ = writeln!(
+            text,
+            "  `per second` is the load's limit, not the proxy's: {}",
+            idle.join(", ")
+        );
+    }
+    if !noisy.is_empty() {
+        let _ = writeln!(text, "  NOISY, not to be trusted: {}", noisy.join(", "));
     }
     text
 }
 
-fn remarks(series: &Series) -> Vec<String> {
-    let mut remarks = Vec::new();
-    if let Some(failure) = &series.failure {
-        remarks.push(format!("FAILED: {failure}"));
-    }
-    if series.failed() > 0 {
-        remarks.push(format!("{} requests failed", series.failed()));
-    }
-    if let Some(noise) = series.noise() {
-        remarks.push(format!("noisy, not to be trusted: {noise}"));
-    }
-    let busy = series.samples.iter().flatten().filter_map(|sample| sample.busy);
-    let busy = busy.fold(f64::MIN, f64::max);
-    if (0.0..0.85).contains(&busy) {
-        remarks.push(format!(
-            "was busy {:.0}% of the time, so `per second` is the load's limit, not the proxy's",
-            busy * 100.0
-        ));
-    }
-    remarks
+/// The beginning of what programs wrote about their failure.
+fn one_line(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ").chars().take(400).collect()
 }
 
 /// What is to be reached, and what was.
@@ -132,7 +151,7 @@ fn aligned(lines: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::Sample;
+    use crate::{figures::Series, measure::Sample};
 
     #[test]
     fn columns_stand_below_each_other_and_nothing_is_made_up() {
@@ -146,7 +165,7 @@ mod tests {
         };
         let series = |peer, samples| Series { peer, samples, failure: None };
         let mut failed = series(Peer::Haproxy, vec![None]);
-        failed.failure = Some("no port".to_owned());
+        failed.failure = Some("no\n  port".to_owned());
         let text = outcome(&Outcome {
             case: "h1/1k/1".to_owned(),
             scenario: "h1",
@@ -162,7 +181,7 @@ mod tests {
             \x20 Weft           1000      0.250       0.50            -\n\
             \x20 Envoy          1000      0.500       1.00            -\n\
             \x20 HAProxy           -          -          -            -\n\
-            \x20 HAProxy: FAILED: no port\n";
+            \x20 HAProxy FAILED: no port\n";
         assert_eq!(text, expected);
     }
 }

@@ -163,6 +163,21 @@ impl Program {
         }
     }
 
+    /// Asks it to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it is still there after `patience`.
+    pub fn terminate(mut self, patience: Duration) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).context("process id")?;
+        kill_process(pid, Signal::TERM).with_context(|| format!("cannot end {}", self.name))?;
+        let end = Instant::now() + patience;
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < end, "{} does not end:\n{}", self.name, self.log_tail());
+            pause(PAUSE)?;
+        }
+        Ok(())
+    }
+
     /// Waits for its end and returns its output; `look` is called all the while.
     ///
     /// # Errors

@@ -1,0 +1,233 @@
+//! What one request costs in instructions and allocations, counted by callgrind: a figure that a busy machine cannot move.
+//!
+//! The proxy runs under valgrind twice, with few and with more requests over one connection; the difference, for each
+//! request, is compared with the committed figure (`bench/gates.json`). Starting up cancels out.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ffi::OsString,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    client::{self, Speech, Target},
+    install, measure,
+    peer::Peer,
+    tether::{self, Order, Program},
+};
+
+/// Requests of the short run: what is done once is done.
+const FEW: usize = 100;
+/// Requests that the long run has more.
+const MORE: usize = 500;
+
+/// The proxy is some fifty times slower under valgrind, on a machine that may be busy.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A figure may grow by this share before the gate closes: less than a real regression, more than other compilers do.
+const TOLERANCE: f64 = 0.05;
+
+/// Allocations are few, so that one more is more than the tolerance; and some depend on what arrives together.
+const ALLOCATIONS: f64 = 1.5;
+
+/// What is counted: name, role of the proxy, what the client speaks.
+const GATES: &[(&str, &str, Speech)] = &[("h1", "h1", Speech::Http1), ("h2", "h2", Speech::Http2)];
+
+/// What one request costs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Instructions of user space.
+    pub instructions: f64,
+    /// Calls of the allocator that give memory.
+    pub allocations: f64,
+}
+
+/// Counts, and compares with the file or, with `update`, writes it. Returns whether every gate is open.
+///
+/// # Errors
+/// When valgrind is missing or something does not run.
+pub fn run(proxy: &Path, file: &Path, update: bool) -> anyhow::Result<bool> {
+    ensure!(proxy.is_file(), "{} is not built", proxy.display());
+    let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
+    let folder = tempfile::Builder::new().prefix("weft-gates-").tempdir()?;
+    let cores = tether::cores()?;
+    let order = |name: &str, program: PathBuf, arguments: Vec<OsString>| Order {
+        name: name.to_owned(),
+        program,
+        arguments,
+        environment: Vec::new(),
+        cores: cores.clone(),
+        folder: folder.path().to_owned(),
+    };
+    let own = std::env::current_exe().context("this executable")?;
+    let mut upstream = Program::start(&order("backend", own, vec!["backend".into()]))?;
+    let mut costs = BTreeMap::new();
+    for (name, role, speech) in GATES {
+        let configuration = Peer::Weft.configuration(role).context("no configuration")?;
+        let count = |requests: usize| -> anyhow::Result<Count> {
+            let output = folder.path().join(format!("{name}.{requests}"));
+            let arguments = [
+                "--tool=callgrind".into(),
+                format!("--callgrind-out-file={}", output.display()).into(),
+                proxy.as_os_str().to_owned(),
+                "--config".into(),
+                configuration.as_os_str().to_owned(),
+                "--concurrency".into(),
+                "1".into(),
+            ];
+            let order = order(name, valgrind.clone(), arguments.to_vec());
+            profile(Program::start(&order)?, *speech, requests)?;
+            let text = std::fs::read_to_string(&output).context("callgrind's output")?;
+            Count::parse(&text).context("callgrind's output has no totals")
+        };
+        let (few, more) = (count(FEW)?, count(FEW + MORE)?);
+        upstream.must_run()?;
+        let each = |few: u64, more: u64| more.saturating_sub(few) as f64 / MORE as f64;
+        costs.insert(
+            (*name).to_owned(),
+            Cost {
+                instructions: each(few.instructions, more.instructions).round(),
+                allocations: (each(few.allocations, more.allocations) * 10.0).round() / 10.0,
+            },
+        );
+    }
+    if update {
+        let mut text = serde_json::to_string_pretty(&costs)?;
+        text.push('\n');
+        std::fs::write(file, text).with_context(|| file.display().to_string())?;
+        say(&format!("written: {}", file.display()))?;
+    }
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let committed: BTreeMap<String, Cost> =
+        serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    let mut open = true;
+    for (name, cost) in &costs {
+        let allowed = committed.get(name).with_context(|| format!("no figure of {name}"))?;
+        let (line, holds) = judge(name, cost, allowed);
+        say(&line)?;
+        open &= holds;
+    }
+    Ok(open)
+}
+
+/// Sends the requests through a proxy that runs under valgrind, and ends it.
+fn profile(mut program: Program, speech: Speech, requests: usize) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let target = Target { address: measure::FRONT, certificates: None, resume: false };
+    let outcome = runtime.block_on(async {
+        client::until_served(&target, speech, PATIENCE, || {
+            tether::pause(Duration::ZERO)?;
+            program.must_run()
+        })
+        .await?;
+        let exchange = client::exchange(measure::FRONT, speech, requests);
+        tokio::time::timeout(PATIENCE, exchange).await.context("the requests take too long")?
+    });
+    outcome.with_context(|| program.log_tail())?;
+    program.terminate(PATIENCE)
+}
+
+/// What callgrind counted in a whole run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    instructions: u64,
+    allocations: u64,
+}
+
+impl Count {
+    /// Reads callgrind's file: `totals`, and the calls of functions that give memory.
+    fn parse(text: &str) -> Option<Self> {
+        let mut names: HashMap<&str, bool> = HashMap::new();
+        let (mut allocations, mut called) = (0, false);
+        let mut instructions = None;
+        for line in text.lines() {
+            if let Some(total) = line.strip_prefix("totals: ") {
+                instructions = total.split_whitespace().next()?.parse().ok();
+            } else if let Some(function) = line.strip_prefix("cfn=") {
+                called = is_allocator(&mut names, function);
+            } else if let Some(function) = line.strip_prefix("fn=") {
+                is_allocator(&mut names, function);
+            } else if let Some(calls) = line.strip_prefix("calls=")
+                && called
+            {
+                allocations += calls.split_whitespace().next()?.parse::<u64>().ok()?;
+            }
+        }
+        Some(Self { instructions: instructions?, allocations })
+    }
+}
+
+/// Names are written once, `(12) name`, and then only as `(12)`.
+fn is_allocator<'a>(names: &mut HashMap<&'a str, bool>, function: &'a str) -> bool {
+    let (id, name) = function.split_once(' ').unwrap_or((function, ""));
+    if !name.is_empty() {
+        // Rust's way to whatever allocator there is.
+        let giving = ["__rust_alloc", "__rust_alloc_zeroed", "__rust_realloc"];
+        let last = name.rsplit("::").next().unwrap_or(name);
+        names.insert(id, giving.contains(&last));
+    }
+    names.get(id).copied().unwrap_or_default()
+}
+
+fn judge(name: &str, cost: &Cost, allowed: &Cost) -> (String, bool) {
+    let change = |now: f64, then: f64| 100.0 * (now - then) / then.max(1.0);
+    let instructions = cost.instructions <= allowed.instructions * (1.0 + TOLERANCE);
+    let allocations = cost.allocations <= allowed.allocations + ALLOCATIONS;
+    let better = cost.instructions < allowed.instructions * (1.0 - TOLERANCE)
+        || cost.allocations < allowed.allocations - ALLOCATIONS;
+    let verdict = match (instructions && allocations, better) {
+        (false, _) => "MORE THAN COMMITTED",
+        (true, true) => "better: commit it (./justw gates --update)",
+        (true, false) => "as committed",
+    };
+    let line = format!(
+        "{name}: {} instructions a request ({:+.1}%), {} allocations (committed {}): {verdict}",
+        cost.instructions,
+        change(cost.instructions, allowed.instructions),
+        cost.allocations,
+        allowed.allocations
+    );
+    (line, instructions && allocations)
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout().lock(), "{line}").context("stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callgrinds_file_gives_instructions_and_allocations() {
+        let text = "version: 1\nevents: Ir\n\nfn=(1) main\n1 10\n\
+            cfn=(2) __rustc::__rust_alloc\ncalls=7 0\n1 20\n\
+            cfn=(3) weft::serve\ncalls=100 0\n1 20\n\
+            fn=(3)\n2 5\ncfn=(2)\ncalls=5 0\n3 20\n\
+            cfn=(4) __rustc::__rust_dealloc\ncalls=9 0\n3 20\n\
+            cfn=(5) __rustc::__rust_realloc\ncalls=1 0\n3 20\ntotals: 12345\n";
+        let expected = Count { instructions: 12345, allocations: 13 };
+        assert_eq!(Count::parse(text), Some(expected));
+        assert_eq!(Count::parse("fn=(1) main\n1 10\n"), None);
+    }
+
+    #[test]
+    fn a_gate_closes_on_more_and_says_when_less_is_needed() {
+        let committed = Cost { instructions: 10_000.0, allocations: 20.0 };
+        for (instructions, allocations, holds, word) in [
+            (10_400.0, 21.0, true, "as committed"),
+            (10_600.0, 20.0, false, "MORE"),
+            (10_000.0, 22.0, false, "MORE"),
+            (8_000.0, 20.0, true, "better"),
+        ] {
+            let (line, open) = judge("h1", &Cost { instructions, allocations }, &committed);
+            assert_eq!(open, holds, "{line}");
+            assert!(line.contains(word), "{line}");
+        }
+    }
+}
