@@ -14,6 +14,7 @@ use std::{
 pub mod access_log;
 pub mod cluster;
 pub mod filter;
+pub mod health;
 pub mod http;
 pub mod listener;
 pub mod matcher;

@@ -34,6 +34,7 @@ pub mod decode;
 mod fake;
 #[cfg(test)]
 mod fixtures;
+mod health;
 pub mod lifecycle;
 pub mod names;
 pub mod standalone;
@@ -240,6 +241,7 @@ fn start_tasks(
         status.clone(),
     );
     spawn_local(ads.run());
+    spawn_local(health::run(shared.clone()));
     let admin = Rc::new(Admin::new(shared.clone(), store, status, lifecycle.clone(), own.log));
     for (role, listener) in own.sockets {
         spawn_local(admin::server::serve(listener, role, admin.clone(), own.agent.clone()));

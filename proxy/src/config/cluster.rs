@@ -5,7 +5,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::tls::UpstreamTls;
+use super::{health::HealthCheck, tls::UpstreamTls};
+use crate::net::cluster::Health;
 
 /// A cluster with its endpoints.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Cluster {
     pub outlier: Option<OutlierDetection>,
     /// Share of healthy endpoints, in percent, under which health is ignored; 0 is never.
     pub panic_threshold: u8,
+    /// How endpoints are asked whether they are healthy.
+    pub health_check: Option<Arc<HealthCheck>>,
     /// How endpoints are spoken to: the first that matches, see [`TransportSocket`].
     pub transports: Vec<TransportSocket>,
     /// Connections are made from these addresses (`upstream_bind_config`), one for each family; where there are any, not
@@ -198,6 +201,18 @@ pub struct Endpoint {
     pub workload: Option<Arc<WorkloadInfo>>,
     /// State shared by the data threads that survives updates. Made by `net::cluster`.
     pub state: Arc<crate::net::cluster::EndpointState>,
+}
+
+impl Cluster {
+    /// Whether an endpoint is healthy as far as is told, and by the checks that the cluster has.
+    pub fn is_healthy(&self, endpoint: &Endpoint) -> bool {
+        endpoint.healthy && !self.fails_check(endpoint)
+    }
+
+    /// Whether an endpoint has not passed the cluster's checks.
+    pub fn fails_check(&self, endpoint: &Endpoint) -> bool {
+        self.health_check.is_some() && endpoint.state.health() != Health::Healthy
+    }
 }
 
 /// Who an endpoint or a peer is.

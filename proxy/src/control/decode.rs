@@ -34,6 +34,7 @@ mod fault;
 mod filter;
 mod format;
 mod header;
+pub mod health;
 mod http;
 pub mod invalid;
 mod listener;

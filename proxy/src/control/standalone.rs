@@ -45,6 +45,7 @@ use super::{
         invalid::{At, Reason},
         value::{is, type_name, unpack},
     },
+    health,
     lifecycle::LifecycleControl,
     start_data_threads,
     store::{Kind, OnDemandLimits, Store},
@@ -92,6 +93,7 @@ pub async fn run(
         files: Files::new(files),
     };
     spawn_local(source.run());
+    spawn_local(health::run(shared.clone()));
     let status = Rc::new(RefCell::new(AdsStatus::default()));
     let admin = Rc::new(Admin::new(shared.clone(), store, status, lifecycle.clone(), own.log));
     for (role, listener) in own.sockets {

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -72,6 +72,10 @@ pub struct ClusterTotals {
     pub ejections_consecutive_5xx: AtomicU64,
     pub ejections_consecutive_gateway_failure: AtomicU64,
     pub ejections_consecutive_local_origin_failure: AtomicU64,
+    pub health_check_attempt: AtomicU64,
+    pub health_check_success: AtomicU64,
+    pub health_check_failure: AtomicU64,
+    pub health_check_network_failure: AtomicU64,
 }
 
 /// Adds one to a total.
@@ -81,7 +85,7 @@ pub fn count(total: &AtomicU64) {
 
 impl ClusterTotals {
     /// Every total with Envoy's name.
-    pub fn list(&self) -> [(&'static str, u64); 32] {
+    pub fn list(&self) -> [(&'static str, u64); 36] {
         let t = self;
         [
             ("upstream_cx_total", &t.upstream_cx_total),
@@ -122,8 +126,17 @@ impl ClusterTotals {
                 "outlier_detection.ejections_enforced_consecutive_local_origin_failure",
                 &t.ejections_consecutive_local_origin_failure,
             ),
+            ("health_check.attempt", &t.health_check_attempt),
+            ("health_check.success", &t.health_check_success),
+            ("health_check.failure", &t.health_check_failure),
+            ("health_check.network_failure", &t.health_check_network_failure),
         ]
         .map(|(name, total)| (name, total.load(Relaxed)))
+    }
+
+    /// Whether anything was ever sent there.
+    pub fn has_had_connections(&self) -> bool {
+        self.upstream_cx_total.load(Relaxed) > 0
     }
 
     /// Counts a response by the class of its status.
@@ -155,6 +168,41 @@ pub struct EndpointState {
     pub cx_connect_fail: AtomicU64,
     /// Outlier detection.
     pub outlier: outlier::EndpointOutlier,
+    /// What active checks say: a [`Health`].
+    health: AtomicU8,
+}
+
+/// What active checks say of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It has not been asked yet.
+    Unknown,
+    /// It can take requests.
+    Healthy,
+    /// It cannot.
+    Failed,
+}
+
+impl EndpointState {
+    /// What active checks say.
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            0 => Health::Unknown,
+            1 => Health::Healthy,
+            _ => Health::Failed,
+        }
+    }
+
+    /// Notes what active checks say, for the balancers of all threads.
+    pub fn set_health(&self, health: Health, cluster: &ClusterState) {
+        let value = match health {
+            Health::Unknown => 0,
+            Health::Healthy => 1,
+            Health::Failed => 2,
+        };
+        self.health.store(value, Relaxed);
+        cluster.health_version.fetch_add(1, Relaxed);
+    }
 }
 
 /// A number of things under way.

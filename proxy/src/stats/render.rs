@@ -197,7 +197,7 @@ fn cluster_stats(cluster: &Cluster, now_ms: u64, stats: &mut Vec<Stat>) {
     let all = &cluster.endpoints.all;
     let ejected = |e: &&Arc<crate::config::cluster::Endpoint>| e.state.outlier.is_ejected(now_ms);
     let out = all.iter().filter(ejected).count();
-    let healthy = all.iter().filter(|e| e.healthy && !ejected(e)).count();
+    let healthy = all.iter().filter(|e| cluster.is_healthy(e) && !ejected(e)).count();
     let state = &cluster.state;
     for (name, value) in [
         ("upstream_cx_active", state.connections.get()),

@@ -56,20 +56,24 @@ pub fn text(config: &ProxyConfig, added_via_api: bool) -> String {
         }
         let _ = writeln!(out, "{name}::added_via_api::{added_via_api}");
         for endpoint in &cluster.endpoints.all {
-            endpoint_text(&mut out, name, endpoint);
+            endpoint_text(&mut out, cluster, endpoint);
         }
     }
     out
 }
 
-fn endpoint_text(out: &mut String, cluster: &str, endpoint: &Endpoint) {
+fn endpoint_text(out: &mut String, cluster: &Cluster, endpoint: &Endpoint) {
+    let of = &cluster.name;
     let address = endpoint.address;
     for (name, value, _) in stats(endpoint) {
-        let _ = writeln!(out, "{cluster}::{address}::{name}::{value}");
+        let _ = writeln!(out, "{of}::{address}::{name}::{value}");
     }
     let mut flags = String::new();
     if is_ejected(endpoint) {
         flags.push_str("/failed_outlier_check");
+    }
+    if cluster.fails_check(endpoint) {
+        flags.push_str("/failed_active_hc");
     }
     if !endpoint.healthy {
         flags.push_str("/failed_eds_health");
@@ -89,7 +93,7 @@ fn endpoint_text(out: &mut String, cluster: &str, endpoint: &Endpoint) {
         ("canary", "false"),
         ("priority", &endpoint.priority.to_string()),
     ] {
-        let _ = writeln!(out, "{cluster}::{address}::{name}::{value}");
+        let _ = writeln!(out, "{of}::{address}::{name}::{value}");
     }
 }
 
@@ -99,7 +103,7 @@ pub fn json(config: &ProxyConfig, added_via_api: bool) -> Value {
         .into_iter()
         .map(|cluster| {
             let hosts: Vec<Value> =
-                cluster.endpoints.all.iter().map(|endpoint| host(endpoint)).collect();
+                cluster.endpoints.all.iter().map(|endpoint| host(cluster, endpoint)).collect();
             json!({
                 "name": &*cluster.name,
                 "observability_name": &*cluster.name,
@@ -112,7 +116,7 @@ pub fn json(config: &ProxyConfig, added_via_api: bool) -> Value {
     json!({"cluster_statuses": statuses})
 }
 
-fn host(endpoint: &Endpoint) -> Value {
+fn host(cluster: &Cluster, endpoint: &Endpoint) -> Value {
     let stats: Vec<Value> = stats(endpoint)
         .into_iter()
         .map(|(name, value, grows)| {
@@ -123,6 +127,9 @@ fn host(endpoint: &Endpoint) -> Value {
     let mut health = json!({
         "eds_health_status": if endpoint.healthy { "HEALTHY" } else { "UNHEALTHY" },
     });
+    if cluster.fails_check(endpoint) {
+        health["failed_active_health_check"] = json!(true);
+    }
     if is_ejected(endpoint) {
         health["failed_outlier_check"] = json!(true);
     }

@@ -22,14 +22,18 @@ use weft_api::xds::{
 use super::{
     Context,
     endpoint::{Assignment, Fields, assignment},
+    health,
     invalid::{At, Invalid, each, refuse, refuse_all},
     protocol::{self, Protocol},
     tls,
     value::{duration_or, ip, number, text_of},
 };
-use crate::config::cluster::{
-    CircuitBreakers, Discovery, LbPolicy, OutlierDetection, RetryBudget, ServiceInfo, TcpKeepalive,
-    TransportSocket,
+use crate::config::{
+    cluster::{
+        CircuitBreakers, Discovery, LbPolicy, OutlierDetection, RetryBudget, ServiceInfo,
+        TcpKeepalive, TransportSocket,
+    },
+    health::HealthCheck,
 };
 
 /// A cluster before it has met its endpoints.
@@ -61,6 +65,8 @@ pub struct DecodedCluster {
     pub outlier: Option<OutlierDetection>,
     /// See `config::cluster::Cluster::panic_threshold`.
     pub panic_threshold: u8,
+    /// See `config::cluster::Cluster::health_check`.
+    pub health_check: Option<Arc<HealthCheck>>,
     /// Transports.
     pub transports: Vec<TransportSocket>,
     /// Source addresses.
@@ -76,7 +82,11 @@ pub(super) fn cluster(
 ) -> Result<DecodedCluster, Invalid> {
     refuse_all(&[
         (cluster.transport_socket_matcher.is_some(), "transport_socket_matcher"),
-        (!cluster.health_checks.is_empty(), "health_checks"),
+        (cluster.health_checks.len() > 1, "health_checks[1]"),
+        (
+            cluster.close_connections_on_host_health_failure && !cluster.health_checks.is_empty(),
+            "close_connections_on_host_health_failure",
+        ),
         (cluster.lb_subset_config.is_some(), "lb_subset_config"),
         (!cluster.filters.is_empty(), "filters"),
         (cluster.load_balancing_policy.is_some(), "load_balancing_policy"),
@@ -129,6 +139,12 @@ pub(super) fn cluster(
             .transpose()
             .at("outlier_detection")?,
         panic_threshold,
+        health_check: cluster
+            .health_checks
+            .first()
+            .map(|check| health::health_check(check, &cluster.name).map(Arc::new))
+            .transpose()
+            .at_index("health_checks", 0)?,
         transports: transports(context, cluster, protocol.auto_sni)?,
         protocol,
         bind_source: bind_source(cluster)?,

@@ -44,8 +44,7 @@ pub fn health_check(check: &PbCheck, cluster: &str) -> Result<HealthCheck, Inval
     };
     let interval = required(check.interval.as_ref(), "interval")?;
     let or = |value: Option<&_>, field: &str, default: Duration| duration_or(value, field, default);
-    let unhealthy_interval =
-        or(check.unhealthy_interval.as_ref(), "unhealthy_interval", interval)?;
+    let unhealthy_interval = or(check.unhealthy_interval.as_ref(), "unhealthy_interval", interval)?;
     let no_traffic_interval =
         or(check.no_traffic_interval.as_ref(), "no_traffic_interval", NO_TRAFFIC)?;
     Ok(HealthCheck {
@@ -185,5 +184,7 @@ fn hexadecimal(text: &str) -> Option<Vec<u8>> {
         .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
         .collect();
     let digits = digits.filter(|digits| digits.len() % 2 == 0 && !digits.is_empty())?;
-    Some(digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect())
+    Some(
+        digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect(),
+    )
 }

@@ -117,9 +117,8 @@ async fn connect(
 async fn http(stream: Box<dyn Stream>, probe: &HttpProbe) -> Result<(), ProbeError> {
     let mut request = Request::builder().method(&probe.method).uri(&*probe.path);
     if probe.http2 {
-        request = request
-            .version(Version::HTTP_2)
-            .uri(format!("http://{}{}", probe.host, probe.path));
+        request =
+            request.version(Version::HTTP_2).uri(format!("http://{}{}", probe.host, probe.path));
     } else {
         request = request.header(HOST, &*probe.host);
     }

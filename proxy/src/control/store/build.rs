@@ -148,6 +148,7 @@ fn build(parts: &Parts, states: &mut StateStore) -> Cluster {
         limits: decoded.limits,
         outlier: decoded.outlier,
         panic_threshold: decoded.panic_threshold,
+        health_check: decoded.health_check.clone(),
         transports: decoded.transports.clone(),
         bind_source: decoded.bind_source.clone(),
         service: decoded.service.clone(),

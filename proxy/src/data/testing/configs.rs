@@ -180,6 +180,7 @@ pub fn cluster(name: &str, addresses: &[SocketAddr]) -> Cluster {
         limits: CircuitBreakers::default(),
         outlier: None,
         panic_threshold: 0,
+        health_check: None,
         transports: Vec::new(),
         bind_source: Box::default(),
         service: None,

@@ -122,7 +122,7 @@ impl View {
             *total += 1;
             let ejected = endpoint.state.outlier.ejected_until(now_ms);
             until_ms = until_ms.min(ejected.unwrap_or(u64::MAX));
-            if endpoint.healthy && ejected.is_none() {
+            if cluster.is_healthy(endpoint) && ejected.is_none() {
                 available.push(endpoint.clone());
             }
         }

@@ -41,6 +41,7 @@ pub fn cluster(endpoints: Vec<Arc<Endpoint>>) -> Cluster {
         limits: CircuitBreakers::default(),
         outlier: None,
         panic_threshold: 0,
+        health_check: None,
         transports: Vec::new(),
         bind_source: Box::default(),
         service: None,
