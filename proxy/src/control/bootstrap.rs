@@ -25,6 +25,7 @@ use weft_api::{
             core::v3::{Node as PbNode, address, config_source::ConfigSourceSpecifier},
             listener::v3::Listener as PbListener,
         },
+        envoy::extensions::transport_sockets::tls::v3::Secret as PbSecret,
         google::protobuf::Any,
     },
 };
@@ -32,6 +33,8 @@ use weft_api::{
 pub mod document;
 mod encode;
 mod schema;
+mod secrets;
+mod unsupported;
 mod well_known;
 
 use document::DocumentError;
@@ -81,15 +84,17 @@ pub struct Bootstrap {
     pub file: PathBuf,
     /// Node and administration.
     pub said: Said,
-    /// `static_resources`.
+    /// Clusters and listeners of `static_resources`, in this order.
     pub resources: Vec<Resource>,
+    /// Secrets of `static_resources`.
+    pub secrets: Vec<Resource>,
     /// Load assignments that are in files.
     pub endpoint_files: Vec<PathBuf>,
     /// What is passed over, for the log.
     pub ignored: Vec<String>,
 }
 
-/// A listener or cluster.
+/// A listener, cluster or secret.
 #[derive(Debug)]
 pub struct Resource {
     /// Its name.
@@ -130,6 +135,7 @@ impl Bootstrap {
         let statics = bootstrap.static_resources.clone().unwrap_or_default();
         read.add_clusters(&statics.clusters).at("static_resources")?;
         read.add_listeners(statics.listeners).at("static_resources")?;
+        read.add_secrets(statics.secrets).at("static_resources")?;
         Ok(read)
     }
 
@@ -162,6 +168,22 @@ impl Bootstrap {
                 name: listener.name.clone(),
                 path: format!("static_resources.listeners[{index}]"),
                 body: any(type_url::LISTENER, &listener),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Bootstrap {
+    fn add_secrets(&mut self, secrets: Vec<PbSecret>) -> Result<(), Invalid> {
+        let mut names = HashSet::new();
+        for (index, secret) in secrets.into_iter().enumerate() {
+            unique(&mut names, &secret.name).at_index("secrets", index)?;
+            let secret = secrets::with_contents(secret).at_index("secrets", index)?;
+            self.secrets.push(Resource {
+                name: secret.name.clone(),
+                path: format!("static_resources.secrets[{index}]"),
+                body: any(type_url::SECRET, &secret),
             });
         }
         Ok(())
@@ -272,10 +294,6 @@ fn refuse_unsupported(bootstrap: &PbBootstrap) -> Result<(), Invalid> {
     let old_dns = bootstrap.use_tcp_for_dns_lookups || bootstrap.dns_resolution_config.is_some();
     refuse_all(&[
         (bootstrap.dynamic_resources.is_some(), "dynamic_resources"),
-        (
-            bootstrap.static_resources.as_ref().is_some_and(|found| !found.secrets.is_empty()),
-            "static_resources.secrets",
-        ),
         (bootstrap.hds_config.is_some(), "hds_config"),
         (
             bootstrap.cluster_manager.as_ref().is_some_and(|manager| {

@@ -59,6 +59,8 @@ use rate_limit::{BucketKey, TokenBuckets};
 /// What decoding needs besides the bytes; lives as long as the control thread.
 #[derive(Debug)]
 pub struct Decoder {
+    /// There is no mesh, and its secrets are names as others.
+    standalone: bool,
     ports: Ports,
     own_addresses: Vec<IpAddr>,
     access_log: Option<Arc<AccessLog>>,
@@ -72,6 +74,7 @@ type Secrets = RefCell<HashMap<Box<str>, Weak<Secret>>>;
 
 /// The decoding of one resource.
 struct Context<'a> {
+    standalone: bool,
     ports: Ports,
     own_addresses: &'a [IpAddr],
     access_log: Option<Arc<AccessLog>>,
@@ -119,6 +122,7 @@ impl Decoder {
     /// The access log of the settings cannot be made.
     pub fn new(settings: &Settings) -> Result<Self, Invalid> {
         Ok(Self {
+            standalone: settings.standalone,
             ports: settings.ports,
             own_addresses: settings.own_addresses.clone(),
             access_log: settings
@@ -135,6 +139,7 @@ impl Decoder {
 
     fn context<'a>(&'a self, resource: &'a str) -> Context<'a> {
         Context {
+            standalone: self.standalone,
             ports: self.ports,
             own_addresses: &self.own_addresses,
             access_log: self.access_log.clone(),

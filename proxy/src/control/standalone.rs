@@ -127,13 +127,20 @@ pub fn load(settings: &Settings, bootstrap: &Bootstrap) -> Result<Store, Bootstr
             return Err(refused(rejection.invalid.within(&resource.path)));
         }
     }
-    if let Some((listener, reference)) = store.unknown_reference() {
-        let path = bootstrap.resources.iter().find(|found| found.name == *listener);
-        let path = path.map_or("static_resources.listeners", |found| &found.path);
+    // To know what is wanted: endpoints and secrets.
+    store.publish(Instant::now());
+    for secret in &bootstrap.secrets {
+        let named = [(secret.name.as_str(), secret.body.clone())];
+        let response = response(type_url::SECRET, named);
+        if let Some(rejection) = store.apply(&response, Instant::now()).pop() {
+            return Err(refused(rejection.invalid.within(&secret.path)));
+        }
+    }
+    if let Some((name, reference)) = store.unknown_reference() {
+        let path = bootstrap.resources.iter().find(|found| found.name == *name);
+        let path = path.map_or("static_resources", |found| &found.path);
         return Err(refused(Invalid { path: path.into(), reason: Reason::Reference(reference) }));
     }
-    // To know what is wanted: endpoints.
-    store.publish(Instant::now());
     for file in &bootstrap.endpoint_files {
         endpoints(&mut store, file)?;
     }

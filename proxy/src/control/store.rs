@@ -179,18 +179,27 @@ impl Store {
         }
     }
 
-    /// A listener with something that it names and that nobody has told of: for a configuration that is whole.
+    /// A listener or cluster with something that it names and that nobody has told of: for a configuration that is whole.
     pub fn unknown_reference(&self) -> Option<(Arc<str>, String)> {
-        self.listeners.iter().find_map(|(name, slot)| {
-            let references = &slot.latest()?.references;
+        let listeners =
+            self.listeners.iter().map(|(name, slot)| (name, slot.latest().map(|a| &a.references)));
+        let clusters =
+            self.clusters.iter().map(|(name, slot)| (name, slot.latest().map(|a| &a.references)));
+        listeners.chain(clusters).find_map(|(name, references)| {
+            let references = references?;
             let cluster = references
                 .clusters
                 .iter()
-                .find(|name| self.clusters.get(name).is_none_or(|slot| slot.latest().is_none()));
-            let cluster = cluster.map(|cluster| format!("cluster {cluster:?}"));
+                .find(|name| self.clusters.get(name).is_none_or(|slot| slot.latest().is_none()))
+                .map(|cluster| format!("cluster {cluster:?}"));
             let route =
                 references.routes.first().map(|route| format!("route configuration {route:?}"));
-            Some((name.clone(), cluster.or(route)?))
+            let secret = references
+                .secrets
+                .iter()
+                .find(|name| self.secrets.get(name).is_none_or(|slot| slot.latest().is_none()))
+                .map(|secret| format!("secret {secret:?}"));
+            Some((name.clone(), cluster.or(route).or(secret)?))
         })
     }
 

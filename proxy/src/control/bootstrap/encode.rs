@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{
     schema::{Field, Kind, Schema},
+    unsupported::is_unsupported,
     well_known,
 };
 use crate::control::decode::{
@@ -62,6 +63,10 @@ fn fields<'a>(
         seen.push(field.name);
         if value.is_null() && field.kind != Kind::WellKnown("Value") {
             continue;
+        }
+        // A setting that is off asks for nothing.
+        if *value != Value::Bool(false) && is_unsupported(name, field.name) {
+            return Err(Invalid::unsupported(field.name));
         }
         if let Some(one_of) = field.one_of {
             if let Some((_, first)) = chosen.iter().find(|(known, _)| *known == one_of) {

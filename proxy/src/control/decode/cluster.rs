@@ -8,7 +8,7 @@ use weft_api::xds::{
             CircuitBreakers as PbBreakers, Cluster as PbCluster, OutlierDetection as PbOutlier,
             circuit_breakers::Thresholds,
             cluster::{
-                ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy as PbLb,
+                ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, LbConfig, LbPolicy as PbLb,
                 TransportSocketMatch, common_lb_config::LocalityConfigSpecifier,
             },
         },
@@ -36,6 +36,35 @@ use crate::config::{
     health::HealthCheck,
 };
 
+/// Which of a name's addresses are endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// Those of version 6, or of version 4 where there are none of version 6.
+    Auto,
+    /// Of version 4.
+    V4,
+    /// Of version 6.
+    V6,
+    /// Of version 4, or of version 6 where there are none of version 4.
+    V4Preferred,
+    /// Of both.
+    All,
+}
+
+impl DnsFamily {
+    /// Whether an address counts among these.
+    pub fn takes(self, address: IpAddr, all: &[IpAddr]) -> bool {
+        let any = |version_4: bool| all.iter().any(|address| address.is_ipv4() == version_4);
+        match self {
+            Self::All => true,
+            Self::V4 => address.is_ipv4(),
+            Self::V6 => address.is_ipv6(),
+            Self::V4Preferred => address.is_ipv4() || !any(true),
+            Self::Auto => address.is_ipv6() || !any(false),
+        }
+    }
+}
+
 /// A cluster before it has met its endpoints.
 #[derive(Clone, Debug)]
 pub struct DecodedCluster {
@@ -49,6 +78,8 @@ pub struct DecodedCluster {
     pub inline: Option<Arc<Assignment>>,
     /// How often names are looked up again.
     pub dns_refresh: Duration,
+    /// Which addresses of names count.
+    pub dns_family: DnsFamily,
     /// Localities get shares by their weights.
     pub locality_weighted: bool,
     /// How an endpoint is chosen.
@@ -119,6 +150,7 @@ pub(super) fn cluster(
             Duration::from_secs(5),
         )?
         .max(Duration::from_secs(1)),
+        dns_family: dns_family(context, cluster)?,
         locality_weighted,
         lb: lb_policy(cluster)?,
         connect_timeout: duration_or(
@@ -179,6 +211,20 @@ fn eds_name(context: &Context<'_>, cluster: &PbCluster) -> Result<Option<Arc<str
         "" => context.intern(&cluster.name),
         name => context.intern(name),
     }))
+}
+
+fn dns_family(context: &Context<'_>, cluster: &PbCluster) -> Result<DnsFamily, Invalid> {
+    match DnsLookupFamily::try_from(cluster.dns_lookup_family) {
+        // A control plane that does not say leaves it to the proxy, which can tell endpoints that do not answer from others.
+        Ok(DnsLookupFamily::Auto) if !context.standalone => Ok(DnsFamily::All),
+        Ok(DnsLookupFamily::Auto) => Ok(DnsFamily::Auto),
+        Ok(DnsLookupFamily::V4Only) => Ok(DnsFamily::V4),
+        Ok(DnsLookupFamily::V6Only) => Ok(DnsFamily::V6),
+        Ok(DnsLookupFamily::V4Preferred) => Ok(DnsFamily::V4Preferred),
+        Ok(DnsLookupFamily::All) => Ok(DnsFamily::All),
+        Err(_) => Err(Invalid::unsupported_value(cluster.dns_lookup_family.to_string()))
+            .at("dns_lookup_family"),
+    }
 }
 
 fn lb_policy(cluster: &PbCluster) -> Result<LbPolicy, Invalid> {

@@ -64,6 +64,14 @@ pub enum Reason {
         /// The other.
         second: String,
     },
+    /// A file that is named cannot be read.
+    #[error("cannot read {path:?}: {error}")]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        error: String,
+    },
     /// A name that nothing has.
     #[error("{0} is not defined")]
     Reference(String),

@@ -226,7 +226,7 @@ fn certificate_secret(
     context: &Context<'_>,
     secret: &SdsSecretConfig,
 ) -> Result<TlsSource, Invalid> {
-    if secret.name == SECRET_DEFAULT {
+    if secret.name == SECRET_DEFAULT && !context.standalone {
         return Ok(TlsSource::Mesh);
     }
     let files = secret.name.strip_prefix("file-cert:").and_then(|files| files.split_once('~'));
@@ -322,7 +322,7 @@ fn validation(context: &Context<'_>, common: &CommonTlsContext) -> Result<Valida
 }
 
 fn trust_secret(context: &Context<'_>, secret: &SdsSecretConfig) -> Result<TlsSource, Invalid> {
-    if secret.name == SECRET_ROOT_CA {
+    if secret.name == SECRET_ROOT_CA && !context.standalone {
         return Ok(TlsSource::Mesh);
     }
     match secret.name.strip_prefix("file-root:") {

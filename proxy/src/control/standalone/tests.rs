@@ -170,3 +170,79 @@ fn endpoints_come_from_files_and_the_last_good_ones_stay() {
     std::fs::remove_file(&file).unwrap();
     assert!(matches!(test.load(&text), Err(error) if error.contains("cannot read")));
 }
+
+#[test]
+fn secrets_are_named_by_contexts_and_may_be_in_files() {
+    let key = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let test = Test::new();
+    let chain = test.write("chain.pem", &key.cert.pem());
+    let private = test.write("key.pem", &key.signing_key.serialize_pem());
+    let text = |name: &str, secrets: &str| {
+        bootstrap(&tcp("a"), STATIC).replace(
+            "filter_chains: [ {",
+            &format!(
+                "filter_chains: [ {{ transport_socket: {{ name: tls, typed_config: {{
+                    '@type': t/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext,
+                    common_tls_context: {{ tls_certificate_sds_secret_configs: [ {{ name: {name} }} ] }} }} }},"
+            ),
+        ) + &format!("  secrets: [ {secrets} ]\n")
+    };
+    let secret = |name: &str| {
+        format!(
+            "{{ name: {name}, tls_certificate: {{ certificate_chain: {{ filename: {} }}, private_key: {{ filename: {} }} }} }}",
+            chain.display(),
+            private.display()
+        )
+    };
+    // A name that means something in a mesh is a name as others here.
+    for name in ["server", "default"] {
+        let mut store = test.load(&text(name, &secret(name))).unwrap();
+        store.publish(Instant::now());
+        assert!(store.published().listeners["one"].is_some(), "{name}");
+    }
+    let error = test.load(&text("server", &secret("other"))).err();
+    assert_eq!(
+        error.as_deref(),
+        Some(
+            "\"FOLDER/bootstrap.yaml\": static_resources.listeners[0]: secret \"server\" is not defined"
+        )
+    );
+    std::fs::remove_file(&private).unwrap();
+    let error = test.load(&text("server", &secret("server"))).err().unwrap();
+    assert!(
+        error.contains(
+            "static_resources.secrets[0].tls_certificate.private_key.filename: cannot read"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_family_says_which_addresses_of_a_name_are_endpoints() {
+    let addresses = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let (four, six) = ("192.0.2.1", "2001:db8::1");
+    for (family, known, wanted) in [
+        ("AUTO", vec![four, six], vec![six]),
+        ("AUTO", vec![four], vec![four]),
+        ("V4_ONLY", vec![four, six], vec![four]),
+        ("V4_ONLY", vec![six], vec![]),
+        ("V6_ONLY", vec![four, six], vec![six]),
+        ("V4_PREFERRED", vec![four, six], vec![four]),
+        ("V4_PREFERRED", vec![six], vec![six]),
+        ("ALL", vec![four, six], vec![four, six]),
+    ] {
+        let cluster = STATIC
+            .replacen(
+                "name: a,",
+                &format!("name: a, type: STRICT_DNS, dns_lookup_family: {family},"),
+                1,
+            )
+            .replace("127.0.0.1", "a.test");
+        let mut store = Test::new().load(&bootstrap(&tcp("a"), &cluster)).unwrap();
+        store.resolved("a.test", addresses(&known));
+        store.publish(Instant::now());
+        let all = &store.published().clusters["a"].endpoints.all;
+        let found: Vec<_> = all.iter().map(|e| e.address.ip().to_string()).collect();
+        assert_eq!(found, wanted, "{family} {known:?}");
+    }
+}

@@ -169,7 +169,7 @@ fn endpoints(
     for group in &assignment.localities {
         let scale = weight_scale(decoded, group);
         for assigned in &group.endpoints {
-            let found = socket_addresses(decoded.discovery, assigned, addresses);
+            let found = socket_addresses(decoded, assigned, addresses);
             for address in found {
                 if !seen.insert(address) {
                     continue;
@@ -200,18 +200,21 @@ fn hostname(assigned: &AssignedEndpoint) -> Option<Box<str>> {
 }
 
 fn socket_addresses(
-    discovery: Discovery,
+    decoded: &DecodedCluster,
     assigned: &AssignedEndpoint,
     addresses: &[(Box<str>, Addresses)],
 ) -> Vec<SocketAddr> {
     match &assigned.address {
         EndpointAddress::Ip(address) => vec![*address],
         EndpointAddress::Name(name, port) => {
-            let most = if discovery == Discovery::LogicalDns { 1 } else { usize::MAX };
+            let most = if decoded.discovery == Discovery::LogicalDns { 1 } else { usize::MAX };
             addresses
                 .iter()
                 .find(|(known, _)| known == name)
-                .map(|(_, addresses)| addresses.iter().take(most))
+                .map(|(_, all)| {
+                    let family = decoded.dns_family;
+                    all.iter().filter(move |address| family.takes(**address, all)).take(most)
+                })
                 .into_iter()
                 .flatten()
                 .map(|address| SocketAddr::new(*address, *port))

@@ -151,9 +151,14 @@ fn what_is_wrong_is_said_with_its_path() {
             ),
             "transport_socket.typed_config.a: no such field",
         ),
+        (json!({"lrs_server": {"self": {}}}), "lrs_server: not supported"),
         (
-            json!({"lrs_server": {"self": {}, "ads": {}}}),
-            "lrs_server: self and ads exclude each other",
+            json!({"common_lb_config": {"close_connections_on_host_set_change": true}}),
+            "common_lb_config.close_connections_on_host_set_change: not supported",
+        ),
+        (
+            json!({"eds_cluster_config": {"eds_config": {"self": {}, "ads": {}}}}),
+            "eds_cluster_config.eds_config: self and ads exclude each other",
         ),
     ] {
         assert_eq!(refused(CLUSTER, &value), wanted);
