@@ -57,7 +57,11 @@ impl Runner {
         Invocation {
             name: name.to_owned(),
             program,
-            arguments: arguments.iter().chain(more).map(|argument| (*argument).to_owned()).collect(),
+            arguments: arguments
+                .iter()
+                .chain(more)
+                .map(|argument| (*argument).to_owned())
+                .collect(),
             environment: Vec::new(),
         }
     }
