@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::{
         admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
         apps::v1::Deployment,
-        core::v1::{ConfigMap, Namespace, Pod},
+        core::v1::{ConfigMap, Container, Namespace, Pod},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
     apimachinery::pkg::version::Info,
@@ -100,18 +100,24 @@ impl Facts {
         })
     }
 
-    /// Pods with a proxy beside the application.
+    /// Pods with a proxy of Weft's.
     pub fn meshed_pods(&self) -> impl Iterator<Item = &Pod> {
         let pods = self.pods.as_deref().unwrap_or_default();
         pods.iter().filter(|pod| is_meshed(pod))
     }
 }
 
-/// Whether a pod carries a proxy.
-pub fn is_meshed(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
+/// The proxy of a pod, Weft's or Istio's.
+pub fn proxy(pod: &Pod) -> Option<&Container> {
+    let spec = pod.spec.as_ref()?;
     let mut containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    containers.any(|container| container.name == "istio-proxy")
+    containers.find(|container| container.name == "istio-proxy")
+}
+
+/// Whether a pod carries a proxy of Weft's. Istio's container has the same name and another command line: `proxy sidecar`.
+pub fn is_meshed(pod: &Pod) -> bool {
+    let first = proxy(pod).and_then(|container| container.args.as_ref()?.first());
+    first.is_some_and(|first| matches!(first.as_str(), "sidecar" | "router"))
 }
 
 async fn definitions(

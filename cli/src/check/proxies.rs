@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 
 use super::{
-    facts::{Facts, is_meshed},
+    facts::{Facts, proxy},
     report::Section,
 };
 
@@ -108,7 +108,11 @@ fn without_proxy(section: &mut Section, facts: &Facts) {
         let declined = |value: &str| value == "false";
         let declined = pod.labels().get("sidecar.istio.io/inject").is_some_and(|v| declined(v))
             || pod.annotations().get("sidecar.istio.io/inject").is_some_and(|v| declined(v));
-        if labelled.contains(&namespace) && is_running(pod) && !is_meshed(pod) && !host && !declined
+        if labelled.contains(&namespace)
+            && is_running(pod)
+            && proxy(pod).is_none()
+            && !host
+            && !declined
         {
             bare.entry(namespace).or_default().insert(pod.name_any());
         }

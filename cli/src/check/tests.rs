@@ -60,7 +60,12 @@ fn labelled(label: &str) -> Value {
 }
 
 fn pod(namespace: &str, name: &str, labels: Value, containers: &[&str]) -> Pod {
-    let containers: Vec<Value> = containers.iter().map(|name| json!({"name": name})).collect();
+    let container = |name: &&str| match *name {
+        "istio-proxy" => json!({"name": name, "args": ["sidecar"]}),
+        "istio's" => json!({"name": "istio-proxy", "args": ["proxy", "sidecar"]}),
+        name => json!({"name": name}),
+    };
+    let containers: Vec<Value> = containers.iter().map(container).collect();
     object(json!({
         "metadata": {"namespace": namespace, "name": name, "labels": labels},
         "spec": {"containers": containers},
@@ -244,6 +249,16 @@ fn the_root_is_the_same_everywhere() {
         }
         expect(&facts, 1, &[&format!("weft-validator {expected}")]);
     }
+}
+
+#[test]
+fn proxies_of_istio_are_istios_affair() {
+    let mut facts = healthy();
+    pods(&mut facts).push(pod("bank", "teller", json!({}), &["app", "istio's"]));
+    facts.roots.as_mut().unwrap().insert("bank".into(), "istio's".into());
+    let bank = json!({"metadata": {"name": "bank", "labels": {"istio-injection": "enabled"}}});
+    facts.namespaces.as_mut().unwrap().push(object(bank));
+    expect(&facts, 0, &["1 proxies of", "0 errors, 0 warnings"]);
 }
 
 #[test]
