@@ -31,4 +31,3 @@ pub use manifest::{Document, inject_document};
 pub use owner::Owner;
 pub use selector::Selector;
 pub use server::{State, router};
-pub use validate::Advice;

@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     patch,
     review::{Answer, Request, Review},
-    validate::{self, Advice, Judgement},
+    validate::{self, Judgement},
 };
 
 /// The API server's requests hold an object and what it was before, each of at most 3 MiB.
@@ -33,20 +33,12 @@ const MAX_BODY: usize = 8 << 20;
 pub struct State {
     config: watch::Receiver<Arc<InjectConfig>>,
     metrics: Metrics,
-    advice: Option<Advice>,
 }
 
 impl State {
     /// Follows a configuration, and counts in a registry.
     pub fn new(config: watch::Receiver<Arc<InjectConfig>>, registry: &mut Registry) -> Self {
-        Self { config, metrics: Metrics::register(registry), advice: None }
-    }
-
-    /// Adds what the rest of the mesh says about a resource.
-    #[must_use]
-    pub fn with_advice(mut self, advice: Advice) -> Self {
-        self.advice = Some(advice);
-        self
+        Self { config, metrics: Metrics::register(registry) }
     }
 
     fn config(&self) -> Arc<InjectConfig> {
@@ -150,7 +142,7 @@ async fn validate_resource(
             return *response;
         }
     };
-    let judgement = validate::judge(&review.request, state.advice.as_ref());
+    let judgement = validate::judge(&review.request);
     match &judgement {
         Judgement::Waved(_) => {}
         Judgement::Accepted { .. } => state.metrics.passed(&review.request.resource),

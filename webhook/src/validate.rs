@@ -3,8 +3,6 @@
 //! Errors refuse it, all of them told at once; warnings go with the answer. What cannot have an effect on the mesh is never
 //! in the way: other kinds, deletions, statuses, and changes of what an object already was.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use weft_crds::{AnyResource, Parsed, parse_document};
 
@@ -12,10 +10,6 @@ use crate::{
     json,
     review::{Answer, Request},
 };
-
-/// What the rest of the mesh has to say about a resource that is valid by itself: a host that does not exist, a route that
-/// another one hides. Warnings only, since what is missing may come.
-pub type Advice = Arc<dyn Fn(&AnyResource) -> Vec<String> + Send + Sync>;
 
 /// The judgement on a resource.
 #[derive(Debug, PartialEq)]
@@ -45,7 +39,7 @@ impl Judgement {
 }
 
 /// Judges what a request is about to store.
-pub(crate) fn judge(request: &Request, advice: Option<&Advice>) -> Judgement {
+pub(crate) fn judge(request: &Request) -> Judgement {
     if !matches!(request.operation.as_str(), "CREATE" | "UPDATE")
         || request.sub_resource.as_deref().is_some_and(|sub| !sub.is_empty())
         || is_going(&request.object)
@@ -61,17 +55,16 @@ pub(crate) fn judge(request: &Request, advice: Option<&Advice>) -> Judgement {
             });
             Judgement::Waved(warning)
         }
-        Ok(Parsed::Ours(resource)) => judge_resource(&resource, advice),
+        Ok(Parsed::Ours(resource)) => judge_resource(&resource),
         Err(error) => Judgement::Refused { message: error.to_string(), reason: "invalid_shape" },
     }
 }
 
-fn judge_resource(resource: &AnyResource, advice: Option<&Advice>) -> Judgement {
+fn judge_resource(resource: &AnyResource) -> Judgement {
     let validation = weft_crds::validate(resource);
     if validation.is_valid() {
-        let own = validation.warnings.iter().map(ToString::to_string);
-        let others = advice.map(|advice| advice(resource)).unwrap_or_default();
-        return Judgement::Accepted { warnings: own.chain(others).collect() };
+        let warnings = validation.warnings.iter().map(ToString::to_string).collect();
+        return Judgement::Accepted { warnings };
     }
     let errors: Vec<_> = validation.errors.iter().map(ToString::to_string).collect();
     let (kind, namespace, name) = (resource.kind(), resource.namespace(), resource.name());
