@@ -89,7 +89,8 @@ impl Injection<'_> {
         let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}});
         let interception = match settings.template {
             Template::Sidecar => settings.capture.mode,
-            Template::Gateway => Interception::None,
+            // Nothing is captured: it has the proxy listen on all addresses of the pod.
+            Template::Gateway => Interception::Redirect,
         };
         let mesh_id = Some(config.mesh_id.as_str()).filter(|id| !id.is_empty());
         let mut environment = vec![
