@@ -8,6 +8,7 @@ pub mod access;
 pub mod addons;
 pub mod build;
 pub mod certificates;
+pub mod check;
 pub mod components;
 pub mod config;
 pub mod control;

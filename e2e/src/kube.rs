@@ -9,6 +9,7 @@ mod dump;
 mod forward;
 pub mod helm;
 mod namespace;
+pub mod node;
 mod pod;
 
 use std::{
@@ -29,6 +30,7 @@ use crate::wait;
 
 pub use forward::Forward;
 pub use namespace::{Injection, Namespace};
+pub use node::Node;
 pub use pod::Pod;
 
 /// The namespace of the control plane.

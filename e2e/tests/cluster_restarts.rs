@@ -5,16 +5,18 @@
 // Helpers of tests are tests too, which clippy cannot know.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use http::StatusCode;
 use k8s_openapi::api::apps::v1::Deployment;
-use weft_e2e::kube::{Cluster, Injection, Namespace, Pod, SYSTEM, helm, until, until_for};
+use weft_e2e::kube::{
+    Cluster, Injection, Namespace, Node, Pod, SYSTEM, helm, node::container_status, until,
+    until_for,
+};
+use weft_e2e::load::Report;
 
+const PROXY: &str = "istio-proxy";
 const USERS: &str = "http://user-service/";
 
 /// A VirtualService that marks every answer of the user service.
@@ -57,7 +59,15 @@ async fn restarts_lose_no_request() {
     rolling_restart_of_workloads(&namespace, &load).await;
     restart_of_the_operator(&cluster, &namespace, &load).await;
     pods_killed_hard(&namespace, &load).await;
-    api_server_down(&namespace, &load).await;
+    let Some(node) = Node::of_ours() else {
+        #[allow(clippy::print_stderr)] // The one way to say so.
+        {
+            eprintln!("SKIPPED: what needs the node: the cluster is not one of ours");
+        }
+        return;
+    };
+    proxies_of_running_pods(&node, &namespace, &load).await;
+    api_server_down(&node, &namespace, &load).await;
 }
 
 async fn rolling_restart_of_workloads(namespace: &Namespace, load: &Pod) {
@@ -97,30 +107,59 @@ async fn pods_killed_hard(namespace: &Namespace, load: &Pod) {
     let victims = namespace.pods("app=user-service").await.unwrap();
     victims[0].kill().await.unwrap();
     namespace.rolled_out().await.unwrap();
-    let report = load.end_load().await.unwrap();
-    // A request at a time is with each pod, give or take what one pod holds when the machine is busy.
+    assert_few_failures(&load.end_load().await.unwrap());
+}
+
+/// A request at a time is with each pod, give or take what one pod holds when the machine is busy.
+fn assert_few_failures(report: &Report) {
     assert!(report.failed() * 20 <= report.sent, "{:?} of {}", report.failures, report.sent);
 }
 
-/// The API server does not answer for a minute: requests go on, and afterwards changes come through.
-async fn api_server_down(namespace: &Namespace, load: &Pod) {
-    let Ok(name) = std::env::var("WEFT_CLUSTER") else {
-        #[allow(clippy::print_stderr)] // The one way to say so.
-        {
-            eprintln!(
-                "SKIPPED: an API server that does not answer: the cluster is not one of ours"
-            );
+/// The proxy alone ends, and the kubelet starts it again: told to, it loses no request; killed, it takes those along
+/// that are with it.
+async fn proxies_of_running_pods(node: &Node, namespace: &Namespace, load: &Pod) {
+    let names: Vec<String> =
+        namespace.pods("app=user-service").await.unwrap().iter().map(Pod::name).collect();
+    assert!(names.len() >= 2, "{names:?}: others must be there to be asked");
+    for (name, signal) in names.iter().zip(["TERM", "KILL"]) {
+        load.start_load(USERS, 50).await.unwrap();
+        let restarts = async || -> anyhow::Result<i32> {
+            let pod = namespace.cluster().pod(namespace.name(), name).await?;
+            let status = container_status(pod.object(), PROXY).context("no proxy")?;
+            ensure!(status.ready, "the proxy is not ready");
+            Ok(status.restart_count)
+        };
+        let before = until("the proxy should be ready", restarts).await.unwrap();
+        let pod = namespace.cluster().pod(namespace.name(), name).await.unwrap();
+        node.signal(&pod, PROXY, signal).unwrap();
+        until(&format!("the proxy of {name} should be started again"), async || {
+            let now = restarts().await?;
+            ensure!(now > before, "{now} restarts");
+            Ok(())
+        })
+        .await
+        .unwrap();
+        namespace.rolled_out().await.unwrap();
+        let report = load.end_load().await.unwrap();
+        match signal {
+            "TERM" => report.assert_no_failure(),
+            _ => assert_few_failures(&report),
         }
-        return;
-    };
-    let api_server = |order: &str| {
-        let output = Command::new("weft-cluster")
-            .args([order, "kube-apiserver", "--name", &name])
-            .output()
-            .expect("weft-cluster runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{order}: {said}");
-    };
+        // The new proxy is used: it is asked for as the old one was.
+        until("the new proxy should be asked", async || {
+            let client = load.client().await?;
+            let reply = client.get(USERS).await?;
+            ensure!(reply.answer()?.pod == *name, "another pod answers");
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// The API server does not answer for a minute: requests go on, and afterwards changes come through.
+async fn api_server_down(node: &Node, namespace: &Namespace, load: &Pod) {
+    let api_server = |order: &str| node.order(&[order, "kube-apiserver"]).unwrap();
     load.start_load(USERS, 50).await.unwrap();
     api_server("pause");
     let start = Instant::now();

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use weft_e2e::cluster::{control, down, folder::Folder, images, init, say, status, up};
+use weft_e2e::cluster::{check, control, down, folder::Folder, images, init, say, status, up};
 
 /// A real Kubernetes on this machine: one node, no Docker, no registry of images.
 #[derive(Debug, Parser)]
@@ -87,7 +87,7 @@ enum Command {
         /// Its name, as `status` says.
         program: String,
     },
-    /// Say whether a cluster of our own can be started here; fails with the reason when not.
+    /// Try out whether a cluster of our own can run here; ends with 3 and the reason when not.
     Check,
     /// Run a command in the node's namespaces.
     Enter {
@@ -110,6 +110,9 @@ enum Command {
     #[command(hide = true)]
     Init { folder: PathBuf, programs: PathBuf },
 }
+
+/// `check` ends with this where no cluster can run: nothing else that goes wrong does.
+const CANNOT: u8 = 3;
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
@@ -138,7 +141,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Start { which, program } => control::start(&which.folder()?, &program)?,
         Command::Pause { which, program } => control::pause(&which.folder()?, &program)?,
         Command::Resume { which, program } => control::resume(&which.folder()?, &program)?,
-        Command::Check => up::check()?,
+        Command::Check => {
+            if let Err(reason) = check::run() {
+                println!("{reason:#}");
+                return Ok(ExitCode::from(CANNOT));
+            }
+        }
         Command::Enter { which, command } => return control::enter(&which.folder()?, &command),
         Command::Images { programs, target } => control::images(programs, target)?,
         Command::Init { folder, programs } => match init::run(&folder, &programs)? {},

@@ -137,12 +137,17 @@ fn all_in(programs: &Path) -> bool {
     names.all(|(name, _)| programs.join(name).is_file())
 }
 
-/// Whether every program is built, or can be.
+/// Whether every program is built.
 ///
 /// # Errors
-/// When Go is missing or too old.
-pub fn check() -> anyhow::Result<()> {
-    if all_in(&programs()?) { Ok(()) } else { go::check() }
+/// When the modules cannot be read.
+pub fn is_ready() -> anyhow::Result<bool> {
+    Ok(all_in(&programs()?))
+}
+
+/// The folders of the modules.
+pub fn folders() -> impl Iterator<Item = PathBuf> {
+    MODULES.iter().map(|module| sources().join(module.folder))
 }
 
 fn linker_flags(module: &Module) -> String {

@@ -60,6 +60,18 @@ pub fn make(folder: &Folder) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Moves a process into all of them.
+///
+/// # Errors
+/// When the machine does not let us.
+pub fn enter(folder: &Folder, process: u32) -> anyhow::Result<()> {
+    for group in groups(folder)? {
+        fs::write(group.join("cgroup.procs"), process.to_string())
+            .with_context(|| format!("no process can be put into {}", group.display()))?;
+    }
+    Ok(())
+}
+
 /// Removes them, once their processes are gone.
 ///
 /// # Errors

@@ -35,18 +35,6 @@ pub fn find() -> anyhow::Result<PathBuf> {
     Ok(go)
 }
 
-/// Whether there is Go here, or can be.
-///
-/// # Errors
-/// With the reason why not.
-pub fn check() -> anyhow::Result<()> {
-    match usable(Path::new("go")) {
-        Ok(()) => Ok(()),
-        Err(_) if super::packages::find("python3").is_some() => Ok(()),
-        Err(reason) => bail!("{reason}, and no python3 to install it with; {NEEDS}"),
-    }
-}
-
 fn home() -> anyhow::Result<PathBuf> {
     Ok(folder::cache()?.join(PACKAGE.replace("==", "-")))
 }

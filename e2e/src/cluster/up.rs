@@ -71,28 +71,6 @@ pub fn run(folder: &Folder, images: &Path) -> anyhow::Result<String> {
     all_exports(folder, &started.programs)
 }
 
-/// Whether a cluster can be started here.
-///
-/// # Errors
-/// With the reason why not.
-pub fn check() -> anyhow::Result<()> {
-    ensure!(
-        cfg!(target_os = "linux"),
-        "a local cluster needs Linux; set KUBECONFIG to use another one"
-    );
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "a local cluster needs root (namespaces, control groups); set KUBECONFIG to use another one"
-    );
-    let missing = packages::missing();
-    ensure!(
-        missing.is_empty() || packages::find("apt-get").is_some(),
-        "programs of these Debian packages are missing, and there is no apt-get: {}",
-        missing.join(" ")
-    );
-    build::check()
-}
-
 /// The lines for a cluster that runs.
 ///
 /// # Errors
