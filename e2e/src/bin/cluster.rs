@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use weft_e2e::cluster::{check, control, down, folder::Folder, images, init, say, status, up};
+use weft_e2e::cluster::{check, config::Families, control, down, folder::Folder, images, init, say, status, up};
 
 /// A real Kubernetes on this machine: one node, no Docker, no registry of images.
 #[derive(Debug, Parser)]
@@ -36,6 +36,9 @@ enum Command {
         /// Folder of image archives to load [default: target/images].
         #[arg(long)]
         images: Option<PathBuf>,
+        /// Addresses of pods and Services.
+        #[arg(long, value_enum, default_value = "dual")]
+        ip_family: Families,
     },
     /// End it and remove what it left.
     Down {
@@ -127,9 +130,9 @@ fn main() -> ExitCode {
 #[allow(clippy::print_stdout)]
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Up { which, images } => {
+        Command::Up { which, images, ip_family } => {
             let images = images.unwrap_or_else(images::default_folder);
-            print!("{}", up::run(&which.folder()?, &images)?);
+            print!("{}", up::run(&which.folder()?, &images, ip_family)?);
         }
         Command::Down { which } => down::run(&which.folder()?)?,
         Command::Status { which } => {

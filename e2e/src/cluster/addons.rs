@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::config::DNS;
+use super::config::Families;
 
 /// The image made of the program in the cache.
 pub const IMAGE: &str = "docker.io/weft/coredns:dev";
@@ -33,7 +33,7 @@ const COREFILE: &str = "\
 const NOTHING: &str = "@ 60 IN SOA nothing. nobody. 1 60 60 60 5\n@ 60 IN NS nothing.\n";
 
 /// What is applied to a new cluster.
-pub fn name_server() -> Value {
+pub fn name_server(families: Families) -> Value {
     let labels = json!({ "k8s-app": "kube-dns" });
     let meta = |name: &str| json!({ "name": name, "namespace": "kube-system", "labels": labels });
     let watched = ["endpoints", "services", "pods", "namespaces"];
@@ -59,7 +59,7 @@ pub fn name_server() -> Value {
         json!({
             "apiVersion": "v1", "kind": "Service", "metadata": meta("kube-dns"),
             "spec": {
-                "clusterIP": DNS,
+                "clusterIP": families.name_server(),
                 "selector": labels,
                 "ports": [
                     { "name": "dns", "port": 53, "protocol": "UDP" },

@@ -10,7 +10,7 @@ use rcgen::{
 use super::folder::Folder;
 
 /// Names that the API server is called by; the addresses are those of the node and of the Service `kubernetes`.
-const API_SERVER_NAMES: [&str; 10] = [
+const API_SERVER_NAMES: [&str; 11] = [
     "kubernetes",
     "kubernetes.default",
     "kubernetes.default.svc",
@@ -18,6 +18,7 @@ const API_SERVER_NAMES: [&str; 10] = [
     "localhost",
     "127.0.0.1",
     "10.96.0.1",
+    "fd00:96::1",
     "172.30.0.2",
     "fd00:30::2",
     "::1",

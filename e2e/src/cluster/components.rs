@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     certificates::pair,
-    config::{NODE_ADDRESSES, POD_RANGES, SERVICE_RANGES},
+    config::Families,
     folder::Folder,
     packages,
 };
@@ -36,7 +36,11 @@ pub struct Component {
 ///
 /// # Errors
 /// When a Debian program is missing.
-pub fn all(folder: &Folder, programs: &Path) -> anyhow::Result<Vec<Component>> {
+pub fn all(
+    folder: &Folder,
+    programs: &Path,
+    families: Families,
+) -> anyhow::Result<Vec<Component>> {
     let debian = |name: &str| packages::find(name).with_context(|| format!("{name} is missing"));
     let own = |name: &str, arguments: Vec<String>| Component {
         name: name.to_owned(),
@@ -59,8 +63,8 @@ pub fn all(folder: &Folder, programs: &Path) -> anyhow::Result<Vec<Component>> {
                 "TCP:127.0.0.1:6443".into(),
             ],
         },
-        own(API_SERVER, api_server(folder)),
-        own("kube-controller-manager", controller_manager(folder)),
+        own(API_SERVER, api_server(folder, families)),
+        own("kube-controller-manager", controller_manager(folder, families)),
         own(
             "kube-scheduler",
             vec![
@@ -76,7 +80,7 @@ pub fn all(folder: &Folder, programs: &Path) -> anyhow::Result<Vec<Component>> {
                 flag("config", file("kubelet.json")),
                 flag("kubeconfig", file("kubelet.kubeconfig")),
                 flag("root-dir", file("kubelet")),
-                flag("node-ip", NODE_ADDRESSES.join(",")),
+                flag("node-ip", families.node_addresses().join(",")),
                 flag("hostname-override", "node"),
                 flag(
                     "node-labels",
@@ -105,21 +109,22 @@ fn etcd(data: &str) -> Vec<String> {
     ]
 }
 
-fn api_server(folder: &Folder) -> Vec<String> {
+fn api_server(folder: &Folder, families: Families) -> Vec<String> {
     let certificate = |name: &str| pair(folder, name).certificate.display().to_string();
     let key = |name: &str| pair(folder, name).key.display().to_string();
     let file = |path: &str| folder.file(path).display().to_string();
     vec![
         flag("etcd-servers", "http://127.0.0.1:2379"),
         flag("secure-port", "6443"),
-        flag("advertise-address", NODE_ADDRESSES[0]),
+        flag("bind-address", "::"),
+        flag("advertise-address", families.node_addresses()[0]),
         flag("tls-cert-file", certificate("apiserver")),
         flag("tls-private-key-file", key("apiserver")),
         flag("client-ca-file", certificate("ca")),
         flag("authorization-mode", "Node,RBAC"),
         flag("enable-admission-plugins", "NodeRestriction"),
         flag("allow-privileged", "true"),
-        flag("service-cluster-ip-range", SERVICE_RANGES.join(",")),
+        flag("service-cluster-ip-range", families.service_ranges().join(",")),
         flag("service-account-issuer", "https://kubernetes.default.svc"),
         flag("service-account-key-file", file("pki/service-accounts.pub")),
         flag("service-account-signing-key-file", file("pki/service-accounts.key")),
@@ -138,7 +143,7 @@ fn api_server(folder: &Folder) -> Vec<String> {
     ]
 }
 
-fn controller_manager(folder: &Folder) -> Vec<String> {
+fn controller_manager(folder: &Folder, families: Families) -> Vec<String> {
     let file = |path: &str| folder.file(path).display().to_string();
     let authority = pair(folder, "ca");
     vec![
@@ -150,7 +155,7 @@ fn controller_manager(folder: &Folder) -> Vec<String> {
         flag("root-ca-file", authority.certificate.display().to_string()),
         flag("cluster-signing-cert-file", authority.certificate.display().to_string()),
         flag("cluster-signing-key-file", authority.key.display().to_string()),
-        flag("cluster-cidr", POD_RANGES.join(",")),
-        flag("service-cluster-ip-range", SERVICE_RANGES.join(",")),
+        flag("cluster-cidr", families.pod_ranges().join(",")),
+        flag("service-cluster-ip-range", families.service_ranges().join(",")),
     ]
 }

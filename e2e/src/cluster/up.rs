@@ -14,7 +14,8 @@ use super::{
     access::{self, exports},
     addons, build, certificates,
     components::{self, API_SERVER, FIRST, LAST},
-    config, control_groups, down,
+    config::{self, Families},
+    control_groups, down,
     folder::{Folder, Started},
     handle::Handle,
     images, oci, packages, say,
@@ -28,7 +29,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// With what is missing, or the program that does not start and the end of its log.
-pub fn run(folder: &Folder, images: &Path) -> anyhow::Result<String> {
+pub fn run(folder: &Folder, images: &Path, families: Families) -> anyhow::Result<String> {
     if let Some(used) = foreign_kubeconfig(folder)? {
         say(&format!(
             "KUBECONFIG is set: the cluster of {} is used instead of one of our own",
@@ -63,7 +64,7 @@ pub fn run(folder: &Folder, images: &Path) -> anyhow::Result<String> {
         say(&format!("cluster {} is half gone: starting it afresh", folder.name()));
     }
     down::end(folder)?;
-    let started = start(folder, &programs).inspect_err(|_| {
+    let started = start(folder, &programs, families).inspect_err(|_| {
         say(&format!("logs are in {}", folder.file("logs").display()));
     })?;
     load_built(folder, images)?;
@@ -120,11 +121,11 @@ fn foreign_kubeconfig(folder: &Folder) -> anyhow::Result<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-fn start(folder: &Folder, programs: &Path) -> anyhow::Result<Started> {
+fn start(folder: &Folder, programs: &Path, families: Families) -> anyhow::Result<Started> {
     say(&format!("starting cluster {} in {}", folder.name(), folder.root().display()));
     let authority = certificates::make(folder)?;
-    config::write(folder, &authority)?;
-    let components = components::all(folder, programs)?;
+    config::write(folder, &authority, families)?;
+    let components = components::all(folder, programs, families)?;
     folder.write("components.json", &serde_json::to_vec_pretty(&components)?)?;
     control_groups::make(folder)?;
     let port = free_port()?;
@@ -152,7 +153,7 @@ fn start(folder: &Folder, programs: &Path) -> anyhow::Result<Started> {
     let kubectl = Kubectl::new(folder, &started);
     until(folder, "the API server", API_SERVER, || Ok(kubectl.ready()))?;
     LAST.iter().try_for_each(|name| want(folder, name))?;
-    folder.write("manifests/name-server.json", &serde_json::to_vec(&addons::name_server())?)?;
+    folder.write("manifests/name-server.json", &serde_json::to_vec(&addons::name_server(families))?)?;
     let manifest = folder.file("manifests/name-server.json").display().to_string();
     until(folder, "the name server's resources", API_SERVER, || {
         kubectl.succeeds(&["apply", "--filename", &manifest])
