@@ -1,4 +1,4 @@
-//! Stock Envoy as a sidecar of the mesh: driven by the operator over wildcard delta ADS, with a certificate that was
+//! Stock Envoy as a sidecar of the mesh, or as a gateway: driven by the operator over wildcard delta ADS, with a certificate that was
 //! asked of the authority as any workload asks.
 
 use std::{
@@ -126,7 +126,7 @@ impl Envoy {
 
 fn node(pod: &Pod) -> Value {
     let info = NodeInfo {
-        kind: ProxyKind::Sidecar,
+        kind: if pod.is_gateway() { ProxyKind::Router } else { ProxyKind::Sidecar },
         pod_address: pod.address.into(),
         pod_name: pod.name.clone(),
         namespace: pod.namespace.clone(),

@@ -304,7 +304,8 @@ impl Mesh {
 
     /// The command line of a pod's proxy.
     pub fn proxy_arguments(&self, pod: &Pod, token: &Path) -> Vec<String> {
-        let mut arguments = vec!["sidecar".to_owned()];
+        let mode = if pod.is_gateway() { "router" } else { "sidecar" };
+        let mut arguments = vec![mode.to_owned()];
         let mut flag = |name: &str, value: String| {
             arguments.extend([format!("--{name}"), value]);
         };
@@ -316,12 +317,14 @@ impl Mesh {
             flag("label", format!("{key}={value}"));
         }
         flag("pod-address", pod.address.to_string());
-        flag("app-address", pod.app_address().to_string());
-        if !self.options.named.is_empty() {
+        if !pod.is_gateway() {
+            flag("app-address", pod.app_address().to_string());
+        }
+        if !self.options.named.is_empty() && !pod.is_gateway() {
             flag("outbound-range", pod.outbound_range());
             flag("hosts-file", self.hosts_file(pod).display().to_string());
         }
-        for named in &self.options.named {
+        for named in self.options.named.iter().filter(|_| !pod.is_gateway()) {
             flag("outbound", named.clone());
         }
         flag("control-plane", self.control_plane().to_string());

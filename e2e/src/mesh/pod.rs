@@ -60,6 +60,11 @@ impl Pod {
         self.app() == "load"
     }
 
+    /// Whether its proxy stands at the edge of the mesh, without an application.
+    pub fn is_gateway(&self) -> bool {
+        self.label("istio").ends_with("gateway")
+    }
+
     /// The workload that it belongs to.
     pub fn workload(&self) -> String {
         match self.label("service.istio.io/workload-name") {

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use weft_crds::{
     FieldError,
-    networking::{GatewaySpec, ServerTlsMode, ServerTlsSettings},
+    networking::{GatewaySpec, Server, ServerTlsMode, ServerTlsSettings},
 };
 
 use crate::store::Store;
@@ -187,8 +187,12 @@ pub fn secret_name<'a>(namespace: &str, name: &'a str) -> Result<&'a str, Creden
 
 /// The Secrets that a Gateway may mean, by name: their namespace is that of its pods.
 pub fn named_by(spec: &GatewaySpec) -> BTreeSet<String> {
-    let tls = spec.servers.iter().filter_map(|server| server.tls.as_ref());
-    let names = tls.flat_map(|tls: &ServerTlsSettings| {
+    spec.servers.iter().flat_map(named_by_server).collect()
+}
+
+/// The Secrets that a server may mean, by name.
+pub fn named_by_server(server: &Server) -> BTreeSet<String> {
+    let names = server.tls.iter().flat_map(|tls: &ServerTlsSettings| {
         [&tls.credential_name, &tls.ca_cert_credential_name]
             .into_iter()
             .chain(&tls.credential_names)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_core::{
+    credential::named_by_server,
     gateway::{Fault, FaultReason, GatewayNode, merge},
     resource::Resource,
     selector::selects,
@@ -25,6 +26,8 @@ struct Verdict {
     faults: BTreeMap<usize, BTreeSet<FaultReason>>,
     /// Servers that some pod serves.
     served: BTreeSet<usize>,
+    /// By server, Secrets whose latest version is no good while an earlier one is served.
+    stale: BTreeSet<(usize, String)>,
 }
 
 pub(crate) fn judge(mesh: &Mesh<'_>, gateway: &Resource<GatewaySpec>) -> Vec<Condition> {
@@ -46,6 +49,13 @@ pub(crate) fn judge(mesh: &Mesh<'_>, gateway: &Resource<GatewaySpec>) -> Vec<Con
             list.push((reason.reason(), message));
         }
     }
+    let mut unresolved = references.clone();
+    unresolved.extend(
+        verdict
+            .stale
+            .iter()
+            .map(|(server, reason)| ("SecretInvalid", format!("spec.servers[{server}]: {reason}"))),
+    );
     let served_by = format!("served by {}", listed(&verdict.workloads));
     let all: Vec<&str> =
         conflicts.iter().chain(&references).map(|(_, message)| message.as_str()).collect();
@@ -57,7 +67,7 @@ pub(crate) fn judge(mesh: &Mesh<'_>, gateway: &Resource<GatewaySpec>) -> Vec<Con
             in_effect(true, reason, &format!("{served_by}, but in part only: {}", all.join("; ")))
         }
     };
-    vec![effect, resolved_refs(&references)]
+    vec![effect, resolved_refs(&unresolved)]
 }
 
 fn verdict(mesh: &Mesh<'_>, gateway: &Resource<GatewaySpec>) -> Verdict {
@@ -86,8 +96,32 @@ fn verdict(mesh: &Mesh<'_>, gateway: &Resource<GatewaySpec>) -> Verdict {
         let servers = merged.listeners.iter().flat_map(|listener| &listener.servers);
         let own = servers.filter(|server| server.gateway.reference == gateway.reference);
         verdict.served.extend(own.map(|server| server.index));
+        verdict.stale.extend(stale(mesh, gateway, &workload.namespace));
     }
     verdict
+}
+
+/// The Secrets of a namespace whose latest version is no good while an earlier one is served, by the server that names them.
+fn stale(
+    mesh: &Mesh<'_>,
+    gateway: &Resource<GatewaySpec>,
+    namespace: &str,
+) -> Vec<(usize, String)> {
+    let servers = gateway.spec.servers.iter().enumerate();
+    let named = servers.flat_map(|(index, server)| {
+        named_by_server(server).into_iter().map(move |name| (index, name))
+    });
+    named
+        .filter_map(|(index, name)| {
+            let state = mesh.snapshot.credentials.state(namespace, &name)?;
+            if state.errors.is_empty() || state.good.is_none() {
+                return None;
+            }
+            let reasons: Vec<String> = state.errors.iter().map(ToString::to_string).collect();
+            let reasons = reasons.join("; ");
+            Some((index, format!("Secret {namespace}/{name}: {reasons}; the version before stays")))
+        })
+        .collect()
 }
 
 fn name(workload: &Workload) -> String {

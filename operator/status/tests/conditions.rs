@@ -224,6 +224,34 @@ fn gateways_say_who_serves_them_and_what_is_left_out() {
 }
 
 #[test]
+fn a_secret_that_is_no_good_any_more_is_told_of_while_the_one_before_is_served() {
+    let made = rcgen::generate_simple_self_signed(["shop.org".to_owned()]).unwrap();
+    let secret = |chain: &str, key: &str| {
+        let text = |pem: &str| pem.trim_end().replace('\n', "\n    ");
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: shop}}\nstringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
+            text(chain),
+            text(key)
+        )
+    };
+    let server = "{port: {number: 443, name: s, protocol: HTTPS}, hosts: [shop.org], tls: {mode: SIMPLE, credentialName: shop}}";
+    let mut index = mesh(&gateway("own", 5, server));
+    apply(&mut index, &secret(&made.cert.pem(), &made.signing_key.serialize_pem()));
+    assert_eq!(
+        shown(&judged(&mut index), "own", "ResolvedRefs"),
+        "True ResolvedRefs: everything that it names exists"
+    );
+    apply(&mut index, &secret("nonsense", &made.signing_key.serialize_pem()));
+    let all = judged(&mut index);
+    assert_eq!(shown(&all, "own", "InEffect"), "True InEffect: served by default/web-1");
+    assert_eq!(
+        shown(&all, "own", "ResolvedRefs"),
+        "False SecretInvalid: spec.servers[0]: Secret default/shop: data[tls.crt]: has no certificate in PEM; the version \
+         before stays"
+    );
+}
+
+#[test]
 fn a_version_that_waits_names_the_one_that_stays() {
     let mut index = mesh(&virtual_service("own", 1, "[web]", "host: web"));
     index.snapshot();

@@ -18,6 +18,7 @@ use weft_core::{
     gateway::{Content, GatewayListener, GatewayServer, ListenerKind},
     snapshot::WorkloadAuthorization,
 };
+use weft_crds::networking::ServerTlsMode;
 
 pub(crate) use self::routes::{names as route_names, routes};
 use super::{
@@ -107,9 +108,7 @@ impl Edge<'_, '_> {
         match server.content {
             Content::Https => server
                 .route_name()
-                .map(|routes| {
-                    terminated(vec![self.http(listener.port, routes)], &["h2", "http/1.1"])
-                })
+                .map(|routes| terminated(vec![self.http(listener.port, routes)], http_alpn(server)))
                 .into_iter()
                 .collect(),
             Content::TerminatedTls => streams::tcp(self.scope, server)
@@ -145,6 +144,15 @@ impl Edge<'_, '_> {
         let mut filters = rbac::network_filters(&self.authorization, self.scope.mesh(), "tcp.");
         filters.push(last);
         filters
+    }
+}
+
+/// What is offered to clients that speak HTTP inside TLS. A sidecar that was not told so of the gateway's port offers what
+/// stands for any protocol of the mesh.
+fn http_alpn(server: &GatewayServer) -> &'static [&'static str] {
+    match server.tls().map(|tls| tls.mode) {
+        Some(ServerTlsMode::IstioMutual) => &["h2", "http/1.1", "istio"],
+        _ => &["h2", "http/1.1"],
     }
 }
 
