@@ -122,7 +122,8 @@ impl Edge {
         path: &str,
         tls: Option<&Tls>,
     ) -> Answer {
-        let outcome = wait::until_ok(&format!("{host}{path} should answer"), async || {
+        let what = format!("{host}{path} should answer");
+        let outcome = wait::until_ok(&what, async || {
             let reply = ask(at, host, path, tls).await?;
             ensure!(reply.starts_with("HTTP/1.1 200"), "{reply}");
             let (_, body) = reply.split_once("\r\n\r\n").context("no body")?;
