@@ -25,7 +25,7 @@ use crate::{
     config::{
         ProxyConfig,
         http::HttpConnectionManager,
-        listener::{FilterChain, Listener, TcpProxy, Terminal},
+        listener::{FilterChain, Listener, TcpProxy, Terminal, TrafficDirection},
         rbac::Rbac,
     },
     http::{
@@ -50,7 +50,7 @@ pub struct Connection {
     /// Where it wants to go.
     pub destination: Destination,
     /// Which way it flows.
-    pub direction: crate::config::listener::TrafficDirection,
+    pub direction: TrafficDirection,
     /// Our end.
     pub local: SocketAddr,
     /// The client's end.
@@ -92,6 +92,12 @@ impl Connection {
     /// Whether client and proxy have shown each other certificates.
     pub fn is_mutual_tls(&self) -> bool {
         self.tls.as_ref().is_some_and(|info| info.verified)
+    }
+
+    /// Whether it is from outside of the pod: those are told to go away when the pod leaves.
+    pub fn is_from_outside(&self) -> bool {
+        self.direction == TrafficDirection::Inbound
+            || matches!(self.destination, Destination::Listener(_))
     }
 
     /// Whether the listener that the connection came in by is gone: what is under way may finish.

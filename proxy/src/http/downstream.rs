@@ -22,10 +22,7 @@ use super::{
     upgrade::OnUpgrade,
 };
 use crate::{
-    config::{
-        http::{CodecType, HttpConnectionManager},
-        listener::TrafficDirection,
-    },
+    config::http::{CodecType, HttpConnectionManager},
     data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
     h1::head::Limits,
     net::{clock::now_ms, tls::PeerInfo},
@@ -262,7 +259,7 @@ impl Driver {
             Some(_) if !drained => LAST_CHANCE_TICK,
             _ => self.tick(),
         };
-        let inbound = self.manager.direction == TrafficDirection::Inbound;
+        let inbound = self.connection.is_from_outside();
         tokio::select! {
             lifecycle = stopping(&mut self.lifecycle, self.draining.is_some(), inbound) => match lifecycle {
                 Lifecycle::Stopping => Verdict::Close,

@@ -1,6 +1,6 @@
 //! rustls configurations, built once per identity generation, secrets and settings and kept per thread.
 //!
-//! Resumption never outlives a generation: a server's ticket keys are made for one certificate and shared by the data
+//! Resumption never outlives a generation: a server's ticket keys are made for one certificate and trust bundle and shared by the data
 //! threads (a ticket may come back to another thread); a client's sessions live in the configuration itself.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use rustls::{
-    CipherSuite, ClientConfig, ServerConfig, SupportedProtocolVersion,
+    CipherSuite, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{
@@ -21,6 +21,7 @@ use rustls::{
     sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{
@@ -238,12 +239,12 @@ impl TlsContexts {
         config.alpn_protocols = tls.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        let mesh = tls.certificates == [TlsSource::Mesh] && tls.trust == Some(TlsSource::Mesh);
-        // Tickets carry the client's chain, verified under the bundle of the generation whose key sealed them; with
-        // other bundles a ticket could cross from one chain's rules to another's.
-        let safe = tls.trust.is_none() || mesh;
-        if let Some(leaf) = leaf.filter(|_| safe && tls.resumption) {
-            config.ticketer = tickets(&leaf).map_err(TlsError::Settings)?;
+        // Tickets carry the client's chain, verified under the bundle that their key is of: no other bundle's chains take
+        // them. Everything else about the client is looked at after each handshake.
+        if let Some(leaf) = leaf.filter(|_| tls.resumption) {
+            let trust = tls.trust.as_ref().map(|trust| roots(trust, identity)).transpose()?;
+            let key = ticket_scope(&leaf, trust.as_deref());
+            config.ticketer = tickets(key).map_err(TlsError::Settings)?;
             config.send_tls13_tickets = 1;
         }
         Ok(ServerTls {
@@ -363,18 +364,38 @@ fn versions(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersio
     }
 }
 
-/// Ticket keys of a certificate, shared by the data threads as long as one of them has a configuration with them. Only
-/// building a configuration takes the lock.
-fn tickets(leaf: &[u8]) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    type Kept = (Vec<u8>, Weak<dyn ProducesTickets>);
+/// A certificate, and whom it is shown to: where both are the same, so are the tickets.
+type TicketScope = [u8; 32];
+
+fn ticket_scope(leaf: &[u8], trust: Option<&RootCertStore>) -> TicketScope {
+    let mut digest = Sha256::new();
+    let mut add = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    };
+    add(leaf);
+    for root in trust.iter().flat_map(|trust| &trust.roots) {
+        add(&root.subject);
+        add(&root.subject_public_key_info);
+        add(root.name_constraints.as_deref().unwrap_or_default());
+    }
+    // Nobody to trust is not the same as nobody asked.
+    add(if trust.is_some() { b"clients" } else { b"" });
+    digest.finalize().into()
+}
+
+/// Ticket keys, shared by the data threads as long as one of them has a configuration with them. Only building a
+/// configuration takes the lock.
+fn tickets(scope: TicketScope) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    type Kept = (TicketScope, Weak<dyn ProducesTickets>);
     static TICKETS: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
     let mut tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
     tickets.retain(|(_, ticketer)| ticketer.strong_count() > 0);
-    let kept = tickets.iter().find(|(of, _)| *of == leaf);
+    let kept = tickets.iter().find(|(of, _)| *of == scope);
     if let Some(ticketer) = kept.and_then(|(_, ticketer)| ticketer.upgrade()) {
         return Ok(ticketer);
     }
     let ticketer = aws_lc_rs::Ticketer::new()?;
-    tickets.push((leaf.to_vec(), Arc::downgrade(&ticketer)));
+    tickets.push((scope, Arc::downgrade(&ticketer)));
     Ok(ticketer)
 }

@@ -27,6 +27,7 @@ fn decode_all(bytes: &[u8]) {
     let _ = decoder.route_configuration("r", &typed("envoy.config.route.v3.RouteConfiguration"));
     let _ = decoder.virtual_host("r/h", &typed("envoy.config.route.v3.VirtualHost"));
     let _ = decoder.cluster("c", &typed("envoy.config.cluster.v3.Cluster"));
+    let _ = decoder.secret("s", &typed("envoy.extensions.transport_sockets.tls.v3.Secret"));
     let _ = decoder.assignment(&typed("envoy.config.endpoint.v3.ClusterLoadAssignment"));
 }
 
@@ -43,6 +44,8 @@ fn samples() -> Vec<Vec<u8>> {
         virtual_host("h", &["c1"]).encode_to_vec(),
         secure.encode_to_vec(),
         assignment("c", &["10.0.0.1:80"]).encode_to_vec(),
+        certificate_secret("s", "-----BEGIN CERTIFICATE-----", "key").encode_to_vec(),
+        tls_listener("l", "c", "s").encode_to_vec(),
     ]
 }
 
@@ -54,7 +57,7 @@ proptest! {
 
     #[test]
     fn damaged_resources_are_no_panic(
-        sample in 0..7_usize,
+        sample in 0..9_usize,
         damage in prop::collection::vec((proptest::arbitrary::any::<prop::sample::Index>(), proptest::num::u8::ANY), 1..8),
     ) {
         let mut bytes = samples().swap_remove(sample);

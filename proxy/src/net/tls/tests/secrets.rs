@@ -205,6 +205,43 @@ async fn only_the_cipher_suites_that_are_named_are_spoken() {
 }
 
 #[tokio::test]
+async fn sessions_with_client_certificates_are_resumed_under_the_same_bundle_only() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let trust = |authority: &Authority| TlsSource::Inline {
+        certificate: Box::default(),
+        key: Box::default(),
+        ca: pem("CERTIFICATE", &authority.root).into(),
+    };
+    let own = inline(certificate(&authority, &["a.example"]));
+    let asking = |trust: Option<TlsSource>, required| {
+        Arc::new(DownstreamTls {
+            trust,
+            require_client_certificate: required,
+            ..edge(vec![own.clone()])
+        })
+    };
+    let (first, same) =
+        (asking(Some(trust(&authority)), true), asking(Some(trust(&authority)), false));
+    let (foreign, open) = (asking(Some(trust(&other)), false), asking(None, false));
+    let (server, client) = (outside(), outside());
+    let connecting = Arc::new(UpstreamTls {
+        identity: Some(inline(certificate(&authority, &["client.example"]))),
+        ..visitor(&authority, "a.example")
+    });
+    let (connected, _) = shake((&client, &connecting), (&server, &first)).await;
+    assert!(!connected.unwrap().resumed);
+    for (case, accepting, resumed) in
+        [("itself", &first, true), ("the same bundle", &same, true), ("nobody", &open, false)]
+    {
+        let (connected, accepted) = shake((&client, &connecting), (&server, accepting)).await;
+        assert_eq!(connected.unwrap().resumed, resumed, "{case}");
+        assert_eq!(accepted.unwrap().verified, accepting.trust.is_some(), "{case}");
+    }
+    let (_, accepted) = shake((&client, &connecting), (&server, &foreign)).await;
+    assert!(accepted.is_err(), "the bundle is another: {accepted:?}");
+}
+
+#[tokio::test]
 async fn sessions_of_the_outside_world_are_resumed_unless_that_is_forbidden() {
     let authority = Authority::new();
     for resumption in [true, false] {
