@@ -128,7 +128,7 @@ pub(super) fn cluster(
         ),
         (cluster.queuing_policies.is_some(), "queuing_policies"),
     ])?;
-    let discovery = discovery(cluster)?;
+    let discovery = discovery(context, cluster)?;
     let eds = eds_name(context, cluster)?;
     let inline = match &cluster.load_assignment {
         Some(pb) if eds.is_none() => Some(Arc::new(assignment(pb).at("load_assignment")?)),
@@ -184,12 +184,16 @@ pub(super) fn cluster(
     })
 }
 
-fn discovery(cluster: &PbCluster) -> Result<Discovery, Invalid> {
+fn discovery(context: &Context<'_>, cluster: &PbCluster) -> Result<Discovery, Invalid> {
     match &cluster.cluster_discovery_type {
         Some(ClusterDiscoveryType::ClusterType(_)) => Err(Invalid::unsupported("cluster_type")),
         None => Ok(Discovery::Told),
         Some(ClusterDiscoveryType::Type(value)) => match DiscoveryType::try_from(*value) {
             Ok(DiscoveryType::Static | DiscoveryType::Eds) => Ok(Discovery::Told),
+            // Only what the mesh captures has a destination of its own.
+            Ok(DiscoveryType::OriginalDst) if context.standalone => {
+                Err(Invalid::unsupported_value("ORIGINAL_DST")).at("type")
+            }
             Ok(DiscoveryType::OriginalDst) => Ok(Discovery::OriginalDestination),
             Ok(DiscoveryType::StrictDns) => Ok(Discovery::StrictDns),
             Ok(DiscoveryType::LogicalDns) => Ok(Discovery::LogicalDns),

@@ -128,7 +128,10 @@ fn http(check: &HttpHealthCheck, cluster: &str) -> Result<HttpProbe, Invalid> {
         };
         add(&mut headers).at_index("request_headers_to_add", index)?;
     }
-    let expected = statuses(&check.expected_statuses, "expected_statuses")?;
+    let mut expected = statuses(&check.expected_statuses, "expected_statuses")?;
+    if expected.is_empty() {
+        expected.push(200..201);
+    }
     Ok(HttpProbe {
         method: match RequestMethod::try_from(check.method) {
             Ok(RequestMethod::MethodUnspecified | RequestMethod::Get) => Method::GET,
@@ -139,7 +142,7 @@ fn http(check: &HttpHealthCheck, cluster: &str) -> Result<HttpProbe, Invalid> {
         host: host.into(),
         path: check.path.as_str().into(),
         headers,
-        expected: if expected.is_empty() { vec![200..201] } else { expected },
+        expected,
         retriable: statuses(&check.retriable_statuses, "retriable_statuses")?,
         http2: match CodecClientType::try_from(check.codec_client_type) {
             Ok(CodecClientType::Http1) => false,

@@ -60,7 +60,7 @@ pub fn listener(context: &Context<'_>, listener: &PbListener) -> Result<Listener
     };
     let mut inspect = (false, false);
     for (index, filter) in listener.listener_filters.iter().enumerate() {
-        inspector(filter, &mut inspect).at_index("listener_filters", index)?;
+        inspector(context, filter, &mut inspect).at_index("listener_filters", index)?;
     }
     let chains = each(&listener.filter_chains, "filter_chains", |chain| {
         filter_chain(context, chain, direction).map(Arc::new)
@@ -133,7 +133,11 @@ fn binds(context: &Context<'_>, listener: &PbListener) -> Result<Vec<SocketAddr>
     Ok(binds)
 }
 
-fn inspector(filter: &ListenerFilter, inspect: &mut (bool, bool)) -> Result<(), Invalid> {
+fn inspector(
+    context: &Context<'_>,
+    filter: &ListenerFilter,
+    inspect: &mut (bool, bool),
+) -> Result<(), Invalid> {
     // `filter_disabled` spares connections that no chain looks at; those are spared here anyway.
     let config = match &filter.config_type {
         Some(listener_filter::ConfigType::TypedConfig(config)) => config,
@@ -142,7 +146,7 @@ fn inspector(filter: &ListenerFilter, inspect: &mut (bool, bool)) -> Result<(), 
         }
         None => return Err(Invalid::missing("typed_config")),
     };
-    if is::<OriginalDst>(config) {
+    if is::<OriginalDst>(config) && !context.standalone {
         // The kernel is asked of every captured connection.
     } else if is::<TlsInspector>(config) {
         inspect.0 = true;

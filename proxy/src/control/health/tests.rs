@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A check with this probe that asks often.
-fn check(more: serde_json::Value) -> Result<HealthCheck, String> {
+fn check(more: &serde_json::Value) -> Result<HealthCheck, String> {
     let mut document = json!({
         "timeout": "5s", "interval": "0.02s", "no_traffic_interval": "0.02s",
         "unhealthy_threshold": 2, "healthy_threshold": 2,
@@ -59,7 +59,7 @@ fn an_endpoint_that_fails_gets_no_requests_until_it_is_well_again() {
             "expected_statuses": [{"start": 200, "end": 205}],
             "request_headers_to_add": [{"header": {"key": "x-check", "value": "yes"}}],
         }});
-        let proxy = checked(&addresses, check(probe).unwrap());
+        let proxy = checked(&addresses, check(&probe).unwrap());
         assert_eq!(health(&proxy), [Health::Unknown, Health::Unknown]);
         until(|| health(&proxy) == [Health::Healthy, Health::Healthy]).await;
         let cluster = proxy.shared.config.load().clusters["backend"].clone();
@@ -93,7 +93,7 @@ fn http2_is_asked_by_http2() {
             text(if request.version() == http::Version::HTTP_2 { 200 } else { 500 }, "")
         });
         let probe = json!({"http_health_check": {"path": "/", "codec_client_type": "HTTP2"}});
-        let proxy = checked(&[address.await], check(probe).unwrap());
+        let proxy = checked(&[address.await], check(&probe).unwrap());
         until(|| health(&proxy) == [Health::Healthy]).await;
     });
 }
@@ -120,11 +120,11 @@ fn tcp_is_asked_for_a_connection_and_for_bytes() {
             "send": {"text": "50494e47"},
             "receive": [{"text": "504f"}, {"binary": "Tkc="}],
         }});
-        let proxy = checked(&addresses, check(bytes).unwrap());
+        let proxy = checked(&addresses, check(&bytes).unwrap());
         until(|| decided(&proxy)).await;
         assert_eq!(healthy(&proxy), of([talks]));
 
-        let connect = checked(&addresses, check(json!({"tcp_health_check": {}})).unwrap());
+        let connect = checked(&addresses, check(&json!({"tcp_health_check": {}})).unwrap());
         until(|| decided(&connect)).await;
         assert_eq!(healthy(&connect).iter().filter(|healthy| **healthy).count(), 2);
     });
@@ -132,7 +132,7 @@ fn tcp_is_asked_for_a_connection_and_for_bytes() {
 
 #[test]
 fn answers_in_a_row_change_what_is_thought() {
-    let check = check(json!({"unhealthy_threshold": 3, "tcp_health_check": {}})).unwrap();
+    let check = check(&json!({"unhealthy_threshold": 3, "tcp_health_check": {}})).unwrap();
     let (good, bad, none) = (Verdict::Good, Verdict::Bad, Verdict::None);
     for (start, answers, end) in [
         (Health::Unknown, vec![good], Health::Healthy),
@@ -153,7 +153,7 @@ fn answers_in_a_row_change_what_is_thought() {
 
 #[test]
 fn pauses_depend_on_what_is_thought_and_on_traffic() {
-    let check = check(json!({
+    let check = check(&json!({
         "interval": "1s", "no_traffic_interval": "2s", "no_traffic_healthy_interval": "3s",
         "unhealthy_interval": "4s", "unhealthy_edge_interval": "5s", "healthy_edge_interval": "6s",
         "tcp_health_check": {},
@@ -193,6 +193,6 @@ fn what_cannot_be_asked_is_refused() {
             "tcp_health_check.send.text: \"5\" is not bytes in hexadecimal digits",
         ),
     ] {
-        assert_eq!(check(more.clone()).unwrap_err(), wanted, "{more}");
+        assert_eq!(check(&more).unwrap_err(), wanted, "{more}");
     }
 }

@@ -115,6 +115,12 @@ fn what_cannot_be_done_is_refused_with_its_path() {
             "\"FOLDER/bootstrap.yaml\": static_resources.clusters[0].lb_subset_config: not supported"
                 .to_owned(),
         ),
+        (
+            tcp("a"),
+            "{ name: a, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED }".to_owned(),
+            "\"FOLDER/bootstrap.yaml\": static_resources.clusters[0].type: \"ORIGINAL_DST\" is not supported"
+                .to_owned(),
+        ),
     ] {
         let found = test.load(&bootstrap(&filter, &clusters)).err();
         assert_eq!(found.as_deref(), Some(&*wanted), "{filter} {clusters}");
@@ -244,5 +250,23 @@ fn the_family_says_which_addresses_of_a_name_are_endpoints() {
         let all = &store.published().clusters["a"].endpoints.all;
         let found: Vec<_> = all.iter().map(|e| e.address.ip().to_string()).collect();
         assert_eq!(found, wanted, "{family} {known:?}");
+    }
+}
+
+#[test]
+fn listener_filters_that_cannot_be_done_are_refused() {
+    for (filter, name) in [("original_dst", "OriginalDst"), ("proxy_protocol", "ProxyProtocol")] {
+        let kind = format!("envoy.extensions.filters.listener.{filter}.v3.{name}");
+        let text = bootstrap(&tcp("a"), STATIC).replace(
+            "filter_chains:",
+            &format!(
+                "listener_filters: [ {{ name: f, typed_config: {{ '@type': t/{kind} }} }} ]\n    filter_chains:"
+            ),
+        );
+        let error = Test::new().load(&text).err();
+        let wanted = format!(
+            "\"FOLDER/bootstrap.yaml\": static_resources.listeners[0].listener_filters[0].typed_config: \"{kind}\" is not supported"
+        );
+        assert_eq!(error, Some(wanted));
     }
 }
