@@ -98,6 +98,11 @@ impl Decoder {
         self.state == State::Done
     }
 
+    /// Whether a chunk's data has been taken, and its line end is next.
+    pub fn is_between(&self) -> bool {
+        self.state == State::ChunkEnd
+    }
+
     /// Bytes that are still to come, where that is known.
     pub fn left(&self) -> Option<u64> {
         match self.state {

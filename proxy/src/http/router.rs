@@ -486,8 +486,12 @@ impl Forwarding<'_> {
             let unasked = UpstreamError::unsent(ErrorKind::Protocol);
             return self.failed(&unasked);
         }
-        let (mut parts, body) = response.into_parts();
-        let on_upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+        let (mut parts, mut body) = response.into_parts();
+        let tunnel = if switched { body.take_tunnel() } else { None };
+        if switched && (tunnel.is_none() || self.upgrade.is_none()) {
+            let unfinished = UpstreamError::unsent(ErrorKind::Protocol);
+            return self.failed(&unfinished);
+        }
         remove_hop_by_hop(&mut parts.headers);
         self.exchange_metadata(&mut parts.headers, picked);
         let sent = self.body.ended_at().map_or(began, |ended| ended.max(began));
@@ -509,7 +513,7 @@ impl Forwarding<'_> {
         let mut answer = Response::new(());
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = parts.headers;
-        if let (true, Some(client), Some(upstream)) = (switched, self.upgrade, on_upgrade) {
+        if let (Some(client), Some(upstream)) = (self.upgrade, tunnel) {
             return upgrade::switch(record, answer, body, (client, upstream), self.wants);
         }
         answer.map(|()| Tracked::upstream(body, record, deadline, idle))

@@ -21,7 +21,10 @@ use crate::{
         destination::{self, Destination, NoListener},
         stream::{Prefixed, Transport, Tunnel},
     },
-    net::{flags::ResponseFlags, pool::ResponseBody},
+    net::{
+        flags::ResponseFlags,
+        pool::{self, ResponseBody},
+    },
 };
 
 /// A client's connection that will be handed over once the response's head is out.
@@ -117,7 +120,7 @@ pub fn switch(
     mut record: Box<Record>,
     answer: Response<()>,
     body: ResponseBody,
-    (client, upstream): (OnUpgrade, hyper::upgrade::OnUpgrade),
+    (client, mut upstream): (OnUpgrade, pool::Tunnel),
     wants: Wants,
 ) -> Response<Tracked> {
     let mut response = answer.map(|()| Tracked::empty());
@@ -132,13 +135,8 @@ pub fn switch(
     let guard = thread.track();
     let mut lifecycle = thread.lifecycle_changes();
     tokio::task::spawn_local(async move {
-        let copying = async {
-            let client = client.tunnel().await?;
-            let upstream = upstream.await.ok()?;
-            Some((client, TokioIo::new(upstream)))
-        };
-        match copying.await {
-            Some((mut client, mut upstream)) => {
+        match client.tunnel().await {
+            Some(mut client) => {
                 record.complete = true;
                 let stopped = lifecycle.wait_for(|now| *now == crate::shared::Lifecycle::Stopping);
                 tokio::select! {

@@ -2,8 +2,8 @@
 //!
 //! A request takes an idle HTTP/1 connection or a stream of an HTTP/2 connection, or waits in the endpoint's queue
 //! while a connection is made for it; whichever connection is free first serves the queue. A connection that the
-//! endpoint has closed is noticed before it is used where that is possible; a request that hyper hands back unsent goes
-//! to another connection.
+//! endpoint has closed is noticed when it closes, and looked for before it is used; a request that comes back unsent goes to
+//! another connection.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,6 +11,7 @@ use std::{
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
+    task::{Context, Waker},
 };
 
 use tokio::{sync::oneshot, time::Instant};
@@ -21,16 +22,18 @@ use super::{
 };
 use crate::config::cluster::Cluster;
 
+mod call;
 pub mod connect;
-mod ear;
 mod exchange;
 mod http1;
 mod http2;
 pub mod io;
 mod response;
+mod tunnel;
 
 pub use exchange::send;
 pub use response::ResponseBody;
+pub use tunnel::Tunnel;
 
 use connect::{Connection, Connector};
 
@@ -120,6 +123,9 @@ pub struct Pool {
     cluster: RefCell<Arc<Cluster>>,
     idle: RefCell<Vec<http1::Idle>>,
     streams: RefCell<Vec<Rc<http2::Shared>>>,
+    /// Wakes the task that looks at idle HTTP/1 connections when their endpoints say something.
+    listener: RefCell<Option<Waker>>,
+    listening: Cell<bool>,
     waiters: RefCell<VecDeque<oneshot::Sender<Handout>>>,
     /// Connections being made.
     connecting: Cell<usize>,
@@ -158,6 +164,8 @@ impl Pool {
             cluster: RefCell::new(cluster),
             idle: RefCell::default(),
             streams: RefCell::default(),
+            listener: RefCell::default(),
+            listening: Cell::new(false),
             waiters: RefCell::default(),
             connecting: Cell::new(0),
             size: Cell::new(0),
@@ -263,7 +271,11 @@ impl Pool {
         if http2 {
             http2::handshake(self, cluster, connection).await
         } else {
-            http1::handshake(self, connection).await
+            if !self.listening.replace(true) {
+                tokio::task::spawn_local(http1::listen(Rc::downgrade(self)));
+            }
+            self.put(http1::Idle::new(self, connection));
+            Ok(())
         }
     }
 
@@ -311,15 +323,30 @@ impl Pool {
     }
 
     /// A connection is free again.
-    fn put(self: &Rc<Self>, idle: http1::Idle) {
+    fn put(self: &Rc<Self>, mut idle: http1::Idle) {
         if self.has_waiter() {
             let waiter = self.waiters.borrow_mut().pop_front();
             if let Some(waiter) = waiter {
                 let _ = waiter.send(Ok(Lease::Http1(http1::Lease::new(idle, self))));
             }
-        } else if !self.closed.get() {
+        } else if !self.closed.get() && self.is_quiet(&mut idle) {
             self.idle.borrow_mut().push(idle);
         }
+    }
+
+    /// Whether a connection may be kept: from now on the listener is woken when its endpoint says something.
+    fn is_quiet(&self, idle: &mut http1::Idle) -> bool {
+        // Before its first turn the listener has no waker; then it looks at all that are there.
+        let listener = self.listener.borrow();
+        listener.as_ref().is_none_or(|waker| idle.is_quiet(&mut Context::from_waker(waker)))
+    }
+
+    /// Lets go of idle connections whose endpoints said something; the others wake the context's task when they do.
+    fn hear(&self, cx: &mut Context<'_>) {
+        let mut idle = std::mem::take(&mut *self.idle.borrow_mut());
+        idle.retain_mut(|idle| idle.is_quiet(cx));
+        // Closing those that are gone has not brought any in: connections are made by tasks.
+        self.idle.borrow_mut().append(&mut idle);
     }
 
     /// Keeps no connection any more; those that wait still get theirs.
@@ -344,7 +371,16 @@ impl Pool {
     }
 }
 
-/// A connection's membership, held by its task. When it ends, those that wait may need another connection.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // The listener ends when it finds the pool gone.
+        if let Some(listener) = self.listener.take() {
+            listener.wake();
+        }
+    }
+}
+
+/// A connection's membership, held beside it. When it ends, those that wait may need another connection.
 #[derive(Debug)]
 struct Member(Weak<Pool>);
 

@@ -37,7 +37,7 @@ use crate::{
 
 mod error;
 
-pub use error::{BodyError, ErrorKind, UpstreamError};
+pub use error::{BodyError, Cause, ErrorKind, UpstreamError};
 
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(5);

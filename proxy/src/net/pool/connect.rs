@@ -130,7 +130,7 @@ impl Connector {
             .await
             .map_err(failure(ErrorKind::Connect))?;
         let local = stream.local_addr().map_err(failure(ErrorKind::Connect))?;
-        let io = Io { tcp: Arc::new(stream), counted };
+        let io = Io { tcp: stream, counted };
         let transport = self
             .endpoint
             .transport

@@ -1,14 +1,15 @@
 //! One request on one connection.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc, sync::Arc};
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header, uri::Scheme};
-use http_body::Body;
-use hyper::{body::Incoming, client::conn::TrySendError};
+use http::{Request, Response, Uri, Version, header, uri::Scheme};
+use hyper::client::conn::TrySendError;
 
 use super::{
-    Lease, Pool, http1, http2,
-    response::{Active, InFlight, ResponseBody},
+    Lease, Pool,
+    call::Call,
+    connect::ConnectionInfo,
+    response::{Active, InFlight, ResponseBody, Source},
 };
 use crate::net::{
     body::RequestBody,
@@ -17,13 +18,6 @@ use crate::net::{
 
 /// How often a request that came back unsent is given to another connection.
 const RESENDS: usize = 4;
-
-/// What holds a connection while its request is under way.
-#[derive(Debug)]
-pub(super) enum Holder {
-    Http1(http1::Busy),
-    Http2(http2::Lease),
-}
 
 /// Sends a request over a connection of the pool. The URI is absolute: `Host` or `:authority` is made of it.
 ///
@@ -45,10 +39,10 @@ pub async fn send(
             return Err(UpstreamError::unsent(ErrorKind::Overflow).with_request(request));
         };
         match send_on(lease, request).await {
-            Ok((response, holder)) => {
-                let (parts, body) = response.into_parts();
+            Ok((response, info)) => {
+                let (parts, source) = response.into_parts();
                 in_flight.answered(&parts);
-                let body = ResponseBody::new(body, holder, in_flight, &parts);
+                let body = ResponseBody::new(source, info, in_flight, &parts);
                 return Ok(Response::from_parts(parts, body));
             }
             Err(mut error) => match error.request.take() {
@@ -66,28 +60,31 @@ pub async fn send(
     Err(UpstreamError::unsent(ErrorKind::Closed).with_request(request))
 }
 
-type Sent = Result<(Response<Incoming>, Holder), UpstreamError>;
-
-async fn send_on(lease: Lease, request: Request<RequestBody>) -> Sent {
+async fn send_on(
+    lease: Lease,
+    request: Request<RequestBody>,
+) -> Result<(Response<Source>, Arc<ConnectionInfo>), UpstreamError> {
     match lease {
         Lease::Http1(lease) => {
-            let reused = lease.served() > 0;
-            let Some(mut busy) = lease.take() else {
+            let Some(busy) = lease.take() else {
                 return Err(UpstreamError::unsent(ErrorKind::Closed).with_request(request));
             };
-            match busy.idle.sender.try_send_request(for_http1(request)).await {
-                Ok(response) => Ok((response, Holder::Http1(busy))),
-                Err(error) => {
-                    let mut error = failed(error, reused);
-                    error.ended = busy.idle.ear.ended_silently();
-                    Err(error)
-                }
-            }
+            let mut call = Box::new(Call::new(busy, request));
+            let head = poll_fn(|cx| call.poll_head(cx)).await?;
+            let info = call.info().clone();
+            let mut response = Response::new(Source::Http1(call));
+            *response.status_mut() = head.status;
+            *response.version_mut() = head.version;
+            *response.headers_mut() = head.headers;
+            Ok((response, info))
         }
         Lease::Http2(mut lease) => {
             let reused = lease.reused;
             match lease.sender.try_send_request(for_http2(request)).await {
-                Ok(response) => Ok((response, Holder::Http2(lease))),
+                Ok(response) => {
+                    let info = lease.info.clone();
+                    Ok((response.map(|body| Source::Http2 { body, _lease: lease }), info))
+                }
                 Err(error) => Err(failed(error, reused)),
             }
         }
@@ -101,34 +98,6 @@ fn failed(mut error: TrySendError<Request<RequestBody>>, reused: bool) -> Upstre
     error.sent &= request.is_none();
     error.request = request;
     error
-}
-
-/// Origin form with `Host`; CONNECT keeps its authority.
-fn for_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    *request.version_mut() = Version::HTTP_11;
-    let host = request
-        .uri()
-        .authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-    if let Some(host) = host {
-        request.headers_mut().insert(header::HOST, host);
-    }
-    // hyper takes GET and HEAD to have no body when its length is not known; a client may send one all the same.
-    let body = request.body();
-    if request.method() != Method::CONNECT
-        && !body.is_end_stream()
-        && body.size_hint().exact().is_none()
-        && !request.headers().contains_key(header::CONTENT_LENGTH)
-    {
-        let chunked = HeaderValue::from_static("chunked");
-        request.headers_mut().insert(header::TRANSFER_ENCODING, chunked);
-    }
-    if request.method() != Method::CONNECT
-        && let Some(path) = request.uri().path_and_query().cloned()
-    {
-        *request.uri_mut() = Uri::from(path);
-    }
-    request
 }
 
 /// Absolute form without `Host`.

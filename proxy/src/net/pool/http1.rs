@@ -1,45 +1,53 @@
-//! HTTP/1 connections: one request at a time.
+//! HTTP/1 connections: one request at a time, written and read by whoever has it.
+//!
+//! No task belongs to a connection. What is idle is listened to by its pool: a connection that its endpoint ends, or
+//! that says something unasked, leaves the pool at once.
 
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::{
+    rc::{Rc, Weak},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
-    ConnectFailure, Member, Pool,
+    Member, Pool,
     connect::{Connection, ConnectionInfo},
-    ear::{Ear, Heard},
-    io::{Probe, Pulse},
+    io::{Pulse, UpstreamIo},
 };
-use crate::{
-    config::cluster::Cluster,
-    net::{body::RequestBody, cluster::count, upstreams::ErrorKind},
-};
-
-/// Largest head of a response.
-const MAX_HEAD: usize = 64 * 1024;
-/// Read buffer at most; hyper needs it to hold a whole head.
-const MAX_BUFFER: usize = 128 * 1024;
+use crate::{config::cluster::Cluster, h1::wire::Incoming, net::cluster::count};
 
 /// A connection without a request.
 #[derive(Debug)]
 pub struct Idle {
-    pub(super) sender: SendRequest<RequestBody>,
+    pub(super) io: UpstreamIo,
+    pub(super) incoming: Incoming,
     pub(super) info: Arc<ConnectionInfo>,
-    pub(super) ear: Ear,
-    probe: Probe,
     served: u32,
     born: Instant,
     since: Instant,
+    _member: Member,
 }
 
 impl Idle {
-    /// Whether it was idle, or has lived, for too long, or is closed.
+    /// A new connection, which is of the pool from now on.
+    pub fn new(pool: &Rc<Pool>, connection: Connection) -> Self {
+        let now = Instant::now();
+        Self {
+            io: connection.io,
+            incoming: Incoming::default(),
+            info: connection.info,
+            served: 0,
+            born: now,
+            since: now,
+            _member: Member::join(pool),
+        }
+    }
+
+    /// Whether it was idle, or has lived, for too long.
     pub fn is_old(&self, cluster: &Cluster, now: Instant) -> bool {
-        self.sender.is_closed()
-            || cluster.idle_timeout.is_some_and(|limit| now - self.since >= limit)
+        cluster.idle_timeout.is_some_and(|limit| now - self.since >= limit)
             || cluster.max_connection_duration.is_some_and(|limit| now - self.born >= limit)
     }
 
@@ -47,6 +55,11 @@ impl Idle {
     fn is_spent(&self, cluster: &Cluster) -> bool {
         let limit = cluster.max_requests_per_connection;
         limit > 0 && self.served >= limit
+    }
+
+    /// Whether the endpoint says nothing, as it should. The context's task is woken when that changes.
+    pub fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
+        self.incoming.poll_fill(&mut self.io, cx).is_pending()
     }
 }
 
@@ -62,17 +75,12 @@ impl Lease {
         Self { idle: Some(idle), pool: Rc::downgrade(pool) }
     }
 
-    /// Requests that the connection has served.
-    pub fn served(&self) -> u32 {
-        self.idle.as_ref().map_or(0, |idle| idle.served)
-    }
-
     /// Takes the connection for a request.
     pub fn take(mut self) -> Option<Busy> {
         let mut idle = self.idle.take()?;
+        let reused = idle.served > 0;
         idle.served = idle.served.saturating_add(1);
-        idle.ear.listen();
-        Some(Busy { idle, pool: self.pool.clone() })
+        Some(Busy { idle, reused, pool: self.pool.clone() })
     }
 }
 
@@ -88,24 +96,14 @@ impl Drop for Lease {
 #[derive(Debug)]
 pub struct Busy {
     pub(super) idle: Idle,
+    /// It had served requests before.
+    pub(super) reused: bool,
     pool: Weak<Pool>,
 }
 
 impl Busy {
-    /// The response is complete: the connection goes back as soon as hyper says that it is ready.
+    /// The response is complete and the connection may be used again: it goes back.
     pub fn finish(mut self) {
-        if self.idle.sender.is_ready() {
-            self.put();
-        } else if !self.idle.sender.is_closed() {
-            tokio::task::spawn_local(async move {
-                if self.idle.sender.ready().await.is_ok() {
-                    self.put();
-                }
-            });
-        }
-    }
-
-    fn put(mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
         let cluster = pool.cluster();
         self.idle.since = Instant::now();
@@ -118,45 +116,40 @@ impl Busy {
 }
 
 /// Takes an idle connection into use if it still lives.
-pub async fn revive(idle: Idle, pool: &Rc<Pool>, cluster: &Cluster) -> Option<Lease> {
+pub async fn revive(mut idle: Idle, pool: &Rc<Pool>, cluster: &Cluster) -> Option<Lease> {
     if idle.is_old(cluster, Instant::now()) || idle.is_spent(cluster) {
         return None;
     }
+    match idle.io.look() {
+        Pulse::Quiet => return Some(Lease::new(idle, pool)),
+        Pulse::Closed => return None,
+        Pulse::Bytes if idle.io.is_tls() => {}
+        // A response that nobody asked for.
+        Pulse::Bytes => return None,
+    }
+    // A session ticket, or a goodbye: TLS says which once the runtime knows of the bytes.
     for _ in 0..2 {
-        match idle.probe.look() {
-            Pulse::Quiet if idle.sender.is_ready() => return Some(Lease::new(idle, pool)),
-            Pulse::Closed => return None,
-            // A TLS alert or session ticket, or a response that nobody asked for: its task will say which.
-            _ => tokio::task::yield_now().await,
-        }
-        if idle.sender.is_closed() {
+        yield_now().await;
+        let quiet = std::future::poll_fn(|cx| Poll::Ready(idle.is_quiet(cx))).await;
+        if !quiet {
             return None;
+        }
+        match idle.io.look() {
+            Pulse::Quiet => return Some(Lease::new(idle, pool)),
+            Pulse::Closed => return None,
+            Pulse::Bytes => {}
         }
     }
     None
 }
 
-/// Speaks HTTP/1 on a new connection, and puts it into the pool.
-pub async fn handshake(pool: &Rc<Pool>, connection: Connection) -> Result<(), ConnectFailure> {
-    let probe = connection.io.probe();
-    let mut builder = http1::Builder::new();
-    builder.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
-    let (io, ear) = Heard::new(connection.io);
-    let (mut sender, driver) = builder.handshake(TokioIo::new(io)).await.map_err(|error| {
-        ConnectFailure { kind: ErrorKind::Connect, source: Some(Arc::new(error)) }
-    })?;
-    let member = Member::join(pool);
-    tokio::task::spawn_local(async move {
-        if let Err(error) = driver.with_upgrades().await {
-            tracing::debug!(%error, "upstream HTTP/1 connection ended");
-        }
-        drop(member);
-    });
-    sender.ready().await.map_err(|error| ConnectFailure {
-        kind: ErrorKind::Connect,
-        source: Some(Arc::new(error)),
-    })?;
-    let now = Instant::now();
-    pool.put(Idle { sender, info: connection.info, ear, probe, served: 0, born: now, since: now });
-    Ok(())
+/// Runs beside a pool: looks at what is idle when something comes from an endpoint.
+pub async fn listen(pool: Weak<Pool>) {
+    std::future::poll_fn(|cx| {
+        let Some(pool) = pool.upgrade() else { return Poll::Ready(()) };
+        pool.listener.replace(Some(cx.waker().clone()));
+        pool.hear(cx);
+        Poll::Pending
+    })
+    .await;
 }

@@ -47,20 +47,9 @@ impl Drop for Counted {
 /// A counted socket.
 #[derive(Debug)]
 pub struct Io {
-    pub(super) tcp: Arc<TcpStream>,
+    pub(super) tcp: TcpStream,
     pub(super) counted: Counted,
 }
-
-impl Io {
-    /// The socket, for looking at it while somebody else owns the connection.
-    pub fn probe(&self) -> Probe {
-        Probe(self.tcp.clone())
-    }
-}
-
-/// Looks at a socket without reading it.
-#[derive(Debug)]
-pub struct Probe(Arc<TcpStream>);
 
 /// What a socket has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,76 +62,59 @@ pub enum Pulse {
     Closed,
 }
 
-impl Probe {
-    /// Looks, without waiting.
-    pub fn look(&self) -> Pulse {
+impl Io {
+    /// Looks at the socket without reading it, without waiting, and whatever the runtime knows of it.
+    fn look(&self) -> Pulse {
         let mut byte = [0_u8];
-        match rustix::net::recv(&*self.0, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&self.tcp, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((0, _)) => Pulse::Closed,
             Ok(_) => Pulse::Bytes,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Pulse::Quiet,
             Err(_) => Pulse::Closed,
         }
     }
+
+    fn count_written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = &written {
+            let total = &self.counted.cluster.totals.upstream_cx_tx_bytes_total;
+            total.fetch_add(*written as u64, Relaxed);
+        }
+        written
+    }
 }
 
 impl AsyncRead for Io {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.tcp.poll_read_ready(cx))?;
-            match self.tcp.try_read_buf(buf) {
-                Ok(read) => {
-                    let total = &self.counted.cluster.totals.upstream_cx_rx_bytes_total;
-                    total.fetch_add(read as u64, Relaxed);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-    }
-}
-
-impl Io {
-    fn poll_io(
-        &self,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.tcp.poll_write_ready(cx))?;
-            match write(&self.tcp) {
-                Ok(written) => {
-                    let total = &self.counted.cluster.totals.upstream_cx_tx_bytes_total;
-                    total.fetch_add(written as u64, Relaxed);
-                    return Poll::Ready(Ok(written));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let before = buf.filled().len();
+        // tokio's own read: one that fills less than there is room for is not followed by one in vain.
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, buf))?;
+        let total = &self.counted.cluster.totals.upstream_cx_rx_bytes_total;
+        total.fetch_add((buf.filled().len() - before) as u64, Relaxed);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_io(cx, |tcp| tcp.try_write(buf))
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.count_written(written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_io(cx, |tcp| tcp.try_write_vectored(bufs))
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.count_written(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -154,7 +126,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&*self.tcp).shutdown(std::net::Shutdown::Write) {
+        match SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(())),
         }
@@ -169,12 +141,17 @@ pub enum UpstreamIo {
 }
 
 impl UpstreamIo {
-    /// Looks at the socket while somebody else owns the connection.
-    pub fn probe(&self) -> Probe {
+    /// Looks at the socket without reading it.
+    pub fn look(&self) -> Pulse {
         match self {
-            Self::Plain(io) => io.probe(),
-            Self::Tls(stream) => stream.get_ref().0.probe(),
+            Self::Plain(io) => io.look(),
+            Self::Tls(stream) => stream.get_ref().0.look(),
         }
+    }
+
+    /// Whether what comes over the socket is not all for the reader.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 }
 

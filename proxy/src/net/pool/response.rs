@@ -12,8 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{
+    Tunnel,
+    call::Call,
     connect::{ConnectionInfo, report},
-    exchange::Holder,
+    http2,
 };
 use crate::{
     config::cluster::{Cluster, Endpoint},
@@ -103,25 +105,47 @@ fn grpc_status(headers: &HeaderMap) -> Option<u16> {
     Some(grpc_to_http(status))
 }
 
+/// Where a response's body comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// An HTTP/1 connection of its own.
+    Http1(Box<Call>),
+    /// A stream of an HTTP/2 connection.
+    Http2 { body: Incoming, _lease: http2::Lease },
+    /// It is over, and has let go of its connection.
+    Over,
+}
+
+impl Source {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(call) => call.is_over(),
+            Self::Http2 { body, .. } => body.is_end_stream(),
+            Self::Over => true,
+        }
+    }
+}
+
 /// A response's body. The connection, and the request's place in the circuit breakers, are held until it ends or is
-/// dropped. After a `101` keep it as long as the tunnel (`hyper::upgrade::on` the response).
+/// dropped. After a `101` keep it as long as the tunnel.
 #[derive(Debug)]
 pub struct ResponseBody {
-    inner: Incoming,
-    held: Option<(Holder, InFlight)>,
+    source: Source,
+    in_flight: Option<InFlight>,
     info: Arc<ConnectionInfo>,
     grpc: bool,
 }
 
 impl ResponseBody {
-    pub(super) fn new(inner: Incoming, holder: Holder, in_flight: InFlight, parts: &Parts) -> Self {
-        let info = match &holder {
-            Holder::Http1(busy) => busy.idle.info.clone(),
-            Holder::Http2(lease) => lease.info.clone(),
-        };
+    pub(super) fn new(
+        source: Source,
+        info: Arc<ConnectionInfo>,
+        in_flight: InFlight,
+        parts: &Parts,
+    ) -> Self {
         let grpc = is_grpc(&parts.headers) && grpc_status(&parts.headers).is_none();
-        let mut body = Self { inner, held: Some((holder, in_flight)), info, grpc };
-        if body.inner.is_end_stream() && parts.status != http::StatusCode::SWITCHING_PROTOCOLS {
+        let mut body = Self { source, in_flight: Some(in_flight), info, grpc };
+        if body.source.is_over() && parts.status != http::StatusCode::SWITCHING_PROTOCOLS {
             body.finish();
         }
         body
@@ -132,13 +156,19 @@ impl ResponseBody {
         &self.info
     }
 
+    /// After a `101`: the connection's bytes.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Http1(call) => call.into_tunnel(),
+            Source::Http2 { .. } | Source::Over => None,
+        }
+    }
+
     fn finish(&mut self) {
-        if let Some((holder, in_flight)) = self.held.take() {
-            drop(in_flight);
-            match holder {
-                Holder::Http1(busy) => busy.finish(),
-                Holder::Http2(lease) => drop(lease),
-            }
+        self.in_flight = None;
+        match std::mem::replace(&mut self.source, Source::Over) {
+            Source::Http1(call) => call.finish(),
+            Source::Http2 { .. } | Source::Over => {}
         }
     }
 }
@@ -152,35 +182,43 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => Some(Ok(frame)),
-            Some(Err(error)) => {
-                let error = BodyError::from_hyper(error);
-                if let Some((_, in_flight)) = this.held.take() {
-                    in_flight.failed(error.kind);
-                }
-                Some(Err(error))
-            }
-            None => None,
+        let polled = match &mut this.source {
+            Source::Http1(call) => call.poll_frame(cx),
+            Source::Http2 { body, .. } => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from_hyper))),
+            Source::Over => Poll::Ready(None),
         };
+        let frame = ready!(polled);
+        if let Some(Err(error)) = &frame {
+            if let Some(in_flight) = this.in_flight.take() {
+                in_flight.failed(error.kind);
+            }
+            this.source = Source::Over;
+            return Poll::Ready(frame);
+        }
         if this.grpc
             && let Some(Ok(frame)) = &frame
             && let Some(status) = frame.trailers_ref().and_then(grpc_status)
-            && let Some((_, in_flight)) = &this.held
+            && let Some(in_flight) = &this.in_flight
         {
             in_flight.report(Outcome::Status(status));
         }
-        if frame.is_none() || this.inner.is_end_stream() {
+        if frame.is_none() || this.source.is_over() {
             this.finish();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.source.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        match &self.source {
+            Source::Http1(call) => call.size_hint(),
+            Source::Http2 { body, .. } => body.size_hint(),
+            Source::Over => SizeHint::with_exact(0),
+        }
     }
 }

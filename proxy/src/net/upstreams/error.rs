@@ -57,6 +57,9 @@ impl ErrorKind {
     }
 }
 
+/// What is behind a failure.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
 /// A response's body that broke off.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the response broke off: {}", kind.reset_reason())]
@@ -65,10 +68,14 @@ pub struct BodyError {
     pub kind: ErrorKind,
     /// The cause.
     #[source]
-    pub source: Arc<hyper::Error>,
+    pub source: Cause,
 }
 
 impl BodyError {
+    pub(in crate::net) fn new(kind: ErrorKind, source: Cause) -> Self {
+        Self { kind, source }
+    }
+
     pub(in crate::net) fn from_hyper(error: hyper::Error) -> Self {
         Self { kind: classify(&error).0, source: Arc::new(error) }
     }
@@ -87,7 +94,7 @@ pub struct UpstreamError {
     /// The request, untouched, when nothing of it was sent and it could be had back.
     pub request: Option<Box<Request<RequestBody>>>,
     /// The cause.
-    pub source: Option<Arc<dyn Error + Send + Sync>>,
+    pub source: Option<Cause>,
 }
 
 impl UpstreamError {
@@ -134,7 +141,7 @@ fn classify(error: &hyper::Error) -> (ErrorKind, bool) {
     }
 }
 
-/// Whether an HTTP/2 connection ended without a reset. (Of HTTP/1 hyper does not say.)
+/// Whether an HTTP/2 connection ended without a reset.
 fn ended(error: &hyper::Error) -> bool {
     let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
     http2.and_then(h2::Error::get_io).is_some_and(|error| {

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Notify, mpsc},
@@ -298,7 +297,7 @@ async fn an_upgraded_connection_is_a_tunnel() {
     upgrade.headers_mut().insert("upgrade", "echo".parse().unwrap());
     let mut response = test.pick().request(upgrade).await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
-    let mut tunnel = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    let mut tunnel = response.body_mut().take_tunnel().unwrap();
     let state = test.cluster.borrow().state.clone();
     assert_eq!((state.requests.get(), state.connections.get()), (1, 1));
     tunnel.write_all(b"ping").await.unwrap();
