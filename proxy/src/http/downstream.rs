@@ -24,7 +24,6 @@ use super::{
 use crate::{
     config::http::{CodecType, HttpConnectionManager},
     data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
-    h1::head::Limits,
     net::{clock::now_ms, tls::PeerInfo},
     shared::Lifecycle,
 };
@@ -273,11 +272,8 @@ impl Driver {
     }
 
     async fn http1(mut self, io: ServerIo) {
-        let limits = Limits {
-            bytes: self.manager.max_request_headers_bytes,
-            fields: self.manager.max_request_headers,
-        };
-        let mut http = Http1::new(io, self.connection.clone(), self.activity.clone(), limits);
+        let activity = self.activity.clone();
+        let mut http = Http1::new(io, self.connection.clone(), activity, &self.manager);
         let mut drained = false;
         loop {
             let verdict = tokio::select! {

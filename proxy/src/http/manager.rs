@@ -135,9 +135,6 @@ pub async fn refuse_head(
     let (status, details) = match refused {
         Refused::Head(error) => {
             record.flags.insert(ResponseFlags::DPE);
-            tracing::debug!(peer = %record.connection.peer, %error, "request refused");
-            let counters = record.connection.thread.http_counters(&record.manager.stat_prefix);
-            counters.protocol_error();
             (error.status(), error.details())
         }
         Refused::Timeout => (408, "request_header_timeout"),

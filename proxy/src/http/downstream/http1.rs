@@ -23,7 +23,8 @@ use tokio::{
 
 use super::{Active, Activity, Closed, ServerIo, date};
 use crate::{
-    data::{connection::Connection, stream::Tunnel},
+    config::http::HttpConnectionManager,
+    data::{connection::Connection, counters::HttpCounters, stream::Tunnel},
     h1::{
         body::{Decoder, Part},
         encode::{self, Answers},
@@ -59,6 +60,8 @@ enum State {
     Switching,
     /// What was queued goes out, for some time, then our direction ends.
     Closing(Option<Pin<Box<Sleep>>>),
+    /// The same, but the response is not whole: nothing may look like its end.
+    Breaking(Option<Pin<Box<Sleep>>>),
     /// Our direction has ended; what the client still sends is thrown away.
     Lingering(Pin<Box<Sleep>>, usize),
     /// Over.
@@ -80,6 +83,7 @@ pub struct Http1 {
     wire: Rc<RefCell<Wire>>,
     connection: Rc<Connection>,
     activity: Rc<Activity>,
+    counters: Rc<HttpCounters>,
     limits: Limits,
     scanner: Scanner,
     state: State,
@@ -99,12 +103,18 @@ impl Http1 {
         io: ServerIo,
         connection: Rc<Connection>,
         activity: Rc<Activity>,
-        limits: Limits,
+        manager: &HttpConnectionManager,
     ) -> Self {
+        let limits = Limits {
+            bytes: manager.max_request_headers_bytes,
+            fields: manager.max_request_headers,
+        };
+        let counters = connection.thread.http_counters(&manager.stat_prefix);
         Self {
             wire: Wire::new(io),
             connection,
             activity,
+            counters,
             limits,
             scanner: Scanner::default(),
             state: State::Head,
@@ -122,6 +132,10 @@ impl Http1 {
 
     /// Answers a head that will not be whole in time.
     pub fn refuse(&mut self, refusal: Refused) {
+        if let Refused::Head(error) = refusal {
+            tracing::debug!(peer = %self.connection.peer, %error, "request refused");
+            self.counters.protocol_error();
+        }
         self.begin(|this, active| {
             Box::pin(manager::refuse_head(this.connection.clone(), refusal, active))
         });
@@ -144,7 +158,7 @@ impl Http1 {
                 },
                 State::Responding(_) => ready!(self.poll_responding(cx)),
                 State::Switching => ready!(self.poll_switching(cx)),
-                State::Closing(_) => ready!(self.poll_closing(cx)),
+                State::Closing(_) | State::Breaking(_) => ready!(self.poll_closing(cx)),
                 State::Lingering(..) => ready!(self.poll_lingering(cx)),
                 State::Ended => {
                     self.activity.head_ended();
@@ -242,6 +256,10 @@ impl Http1 {
         let (parts, body) = response.into_parts();
         let mut wire = self.wire.borrow_mut();
         wire.expects_continue = false;
+        if let Some(BodyFailure::Framing(error)) = wire.failed {
+            tracing::debug!(peer = %self.connection.peer, %error, "request broken off");
+            self.counters.protocol_error();
+        }
         self.answers.persists &= !self.finishing && wire.failed.is_none();
         if !wire.is_read() && body.is_own() {
             // The rest of the request is not waited for.
@@ -290,7 +308,7 @@ impl Http1 {
                 let mut wire = self.wire.borrow_mut();
                 if responding.queue(&mut wire, frame.map(|frame| frame.map_err(drop))).is_err() {
                     drop(wire);
-                    self.state = State::Ended;
+                    self.state = State::Breaking(None);
                     return Poll::Ready(());
                 }
             }
@@ -354,23 +372,28 @@ impl Http1 {
     fn poll_closing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut wire = self.wire.borrow_mut();
         let wire = &mut *wire;
-        let State::Closing(mut limit) = std::mem::replace(&mut self.state, State::Ended) else {
-            return Poll::Ready(());
+        let (mut limit, whole) = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Closing(limit) => (limit, true),
+            State::Breaking(limit) => (limit, false),
+            _ => return Poll::Ready(()),
         };
         let Some(io) = &mut wire.io else { return Poll::Ready(()) };
         let flushed = match wire.outgoing.poll_write(io, cx, &mut 0) {
-            Poll::Ready(Ok(())) => Pin::new(&mut *io).poll_shutdown(cx),
+            Poll::Ready(Ok(())) if whole => Pin::new(&mut *io).poll_shutdown(cx),
             other => other,
         };
         match flushed {
             Poll::Pending => {
                 let waiting = limit.get_or_insert_with(|| Box::pin(sleep(FLUSH)));
                 if waiting.as_mut().poll(cx).is_pending() {
-                    self.state = State::Closing(limit);
+                    let state = if whole { State::Closing } else { State::Breaking };
+                    self.state = state(limit);
                     return Poll::Pending;
                 }
             }
-            Poll::Ready(Ok(())) if !wire.is_read() || !wire.incoming.bytes.is_empty() => {
+            Poll::Ready(Ok(()))
+                if whole && (!wire.is_read() || !wire.incoming.bytes.is_empty()) =>
+            {
                 // What is closed with bytes unread is reset, and the client may lose the answer.
                 wire.incoming.bytes.clear();
                 self.state = State::Lingering(Box::pin(sleep(LINGER)), 0);
@@ -527,3 +550,6 @@ fn poll_client(wire: &mut Wire, cx: &mut Context<'_>) -> bool {
     wire.incoming.bytes.is_empty()
         && matches!(wire.incoming.poll_fill(io, cx), Poll::Ready(Ok(0) | Err(_)))
 }
+
+#[cfg(test)]
+mod tests;

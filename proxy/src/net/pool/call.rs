@@ -384,3 +384,6 @@ fn announced(headers: &HeaderMap) -> Option<Box<str>> {
 fn is_named(told: &str, name: &HeaderName) -> bool {
     told.split(',').any(|told| told.trim() == name.as_str())
 }
+
+#[cfg(test)]
+mod tests;

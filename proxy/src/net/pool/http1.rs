@@ -4,12 +4,13 @@
 //! that says something unasked, leaves the pool at once.
 
 use std::{
+    pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use tokio::{task::yield_now, time::Instant};
+use tokio::{io::AsyncWrite, task::yield_now, time::Instant};
 
 use super::{
     Member, Pool,
@@ -60,6 +61,15 @@ impl Idle {
     /// Whether the endpoint says nothing, as it should. The context's task is woken when that changes.
     pub fn is_quiet(&mut self, cx: &mut Context<'_>) -> bool {
         self.incoming.poll_fill(&mut self.io, cx).is_pending()
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        if self.io.is_tls() {
+            // A goodbye, as far as there is room for it: nobody waits for this connection any more.
+            let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 
