@@ -109,7 +109,7 @@ async fn malformed_requests_get_the_right_status() {
             (
                 "a strange coding",
                 request(target, &[host, "transfer-encoding: chunked, identity"]),
-                "400",
+                "501",
             ),
             ("space before the colon", request(target, &[host, "x-a : 1"]), "400"),
             ("a line without a colon", request(target, &[host, "nonsense"]), "400"),

@@ -37,6 +37,7 @@ use crate::{
         tls::{self, PeerInfo},
     },
     shared::coarse_now,
+    stats::GaugeGuard,
 };
 
 /// For TLS handshakes where the chain says nothing.
@@ -207,7 +208,8 @@ pub async fn accepted(
         tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
     }
     let stream = Prefixed::new(Transport::Tcp(stream));
-    let listener = match destination::listener(thread, &destination).await {
+    // What is awaited once is boxed: its place is given back, while the connection may live long.
+    let listener = match Box::pin(destination::listener(thread, &destination)).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::info!(%peer, ?destination, %error, "connection closed");
@@ -228,43 +230,65 @@ pub struct Ends {
     pub destination: Destination,
 }
 
+/// A connection that was let in.
+struct Established {
+    connection: Rc<Connection>,
+    stream: Stream,
+    chain: Arc<FilterChain>,
+    _counted: Option<GaugeGuard>,
+}
+
 /// Serves a connection whose listener is known, to its end.
-pub async fn serve(
+pub async fn serve(thread: &Rc<Thread>, stream: Prefixed, ends: Ends, listener: &Arc<Listener>) {
+    let established = Box::pin(establish(thread, stream, ends, listener)).await;
+    let Some(Established { connection, stream, chain, _counted }) = established else { return };
+    match &chain.terminal {
+        Terminal::Http(manager) => {
+            let codec =
+                downstream::Codec::new(manager.codec, &connection.tls, &connection.input.sniffed);
+            downstream::serve(connection, stream, codec).await;
+        }
+        Terminal::Tcp(proxy) => Box::pin(tcp(&connection, stream, proxy)).await,
+    }
+}
+
+/// First bytes, filter chain, TLS and network policies; `None`: the connection is not let in.
+async fn establish(
     thread: &Rc<Thread>,
     mut stream: Prefixed,
     ends: Ends,
     listener: &Arc<Listener>,
-) {
+) -> Option<Established> {
     let Ends { local, peer, .. } = ends;
     let counters = match ends.destination {
         Destination::Outbound { .. } => None,
         _ => Some(thread.listener_counters(&listener.name)),
     };
-    let _counted = counters.as_ref().map(|counters| counters.connection());
+    let counted = counters.as_ref().map(|counters| counters.connection());
     let destination = ends.destination.matched(local);
     let questions = Questions::of(listener, destination);
     let sniffed = tokio::select! {
         sniffed = sniff::sniff(listener, questions, &mut stream) => sniffed,
-        () = thread.last_chance() => return,
+        () = thread.last_chance() => return None,
     };
     let sniffed = match sniffed {
         Ok(sniffed) => sniffed,
         Err(error) => {
             tracing::debug!(%peer, %local, %error, "connection closed");
-            return;
+            return None;
         }
     };
     let input = Input { destination, source: peer, sniffed };
     let Some(chain) = chain::choose(listener, &input).cloned() else {
         tracing::info!(%peer, %local, sniffed = ?input.sniffed, "no filter chain takes the connection");
         refuse(thread, listener, &ends, &input);
-        return;
+        return None;
     };
     let terminated = terminate_tls(thread, stream, &chain, peer).await;
     if let Some(counters) = counters.filter(|_| chain.tls.is_some()) {
         counters.handshake(terminated.is_some());
     }
-    let Some((stream, info)) = terminated else { return };
+    let (stream, info) = terminated?;
     let connection = Rc::new(Connection {
         thread: thread.clone(),
         listener: listener.name.clone(),
@@ -281,16 +305,9 @@ pub async fn serve(
         if let Terminal::Tcp(proxy) = &chain.terminal {
             super::tcp::denied(&connection, proxy, &details);
         }
-        return;
+        return None;
     }
-    match &chain.terminal {
-        Terminal::Http(manager) => {
-            let codec =
-                downstream::Codec::new(manager.codec, &connection.tls, &connection.input.sniffed);
-            downstream::serve(connection, stream, codec).await;
-        }
-        Terminal::Tcp(proxy) => tcp(&connection, stream, proxy).await,
-    }
+    Some(Established { connection, stream, chain, _counted: counted })
 }
 
 /// Where the application is that an inbound connection is for: a captured one names it.

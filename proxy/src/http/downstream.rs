@@ -127,28 +127,32 @@ impl Drop for Active {
 
 /// Serves a connection to its end.
 pub async fn serve(connection: Rc<Connection>, stream: Stream, codec: Codec) {
-    let Some((_, manager)) = connection.manager().await else { return };
+    // What is awaited once is boxed: its place is given back, while the connection may live long.
+    let Some((_, manager)) = Box::pin(connection.manager()).await else { return };
     let _counted = connection.thread.http_counters(&manager.stat_prefix).connection();
     let mut io = ServerIo::new(stream);
     let codec = match codec {
         Codec::Unknown => {
             let limit = manager.request_headers_timeout.unwrap_or(HEAD_TIMEOUT);
-            let found = tokio::select! {
-                found = timeout(limit, find_codec(&mut io)) => found,
-                () = connection.thread.last_chance() => return,
-            };
-            match found {
-                Ok(Ok(codec)) => codec,
-                // Nothing came, or not enough, for too long, or the client went away.
-                Ok(Err(_)) | Err(_) => return,
+            match Box::pin(found_codec(&connection, &mut io, limit)).await {
+                Some(codec) => codec,
+                None => return,
             }
         }
         codec => codec,
     };
     let driver = Driver::new(connection, manager);
     match codec {
-        Codec::Http2 => driver.http2(io).await,
+        Codec::Http2 => Box::pin(driver.http2(io)).await,
         Codec::Http1 | Codec::Unknown => driver.http1(io).await,
+    }
+}
+
+/// Which HTTP the first bytes are; `None`: nothing came, or not enough, for too long, or the client went away.
+async fn found_codec(connection: &Connection, io: &mut ServerIo, limit: Duration) -> Option<Codec> {
+    tokio::select! {
+        found = timeout(limit, find_codec(io)) => found.ok()?.ok(),
+        () = connection.thread.last_chance() => None,
     }
 }
 

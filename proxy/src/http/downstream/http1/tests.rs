@@ -332,3 +332,24 @@ fn a_slow_reader_gets_everything() {
         assert_eq!((total, sent.load(Relaxed)), (256 * 16 * 1024, 256));
     });
 }
+
+#[test]
+fn an_idle_connection_is_small() {
+    run(async {
+        let proxy = proxy(echo().await);
+        let address = proxy.http().await;
+        let stream = TcpStream::connect(address).await.unwrap();
+        let serving = crate::data::connection::accepted(
+            &proxy.thread,
+            stream,
+            address,
+            crate::data::destination::Destination::HttpProxy,
+        );
+        let connection = size_of_val(&serving) + size_of::<super::Wire>();
+        assert!(
+            connection <= 2_048,
+            "{connection} bytes, {} of them the driver",
+            size_of::<super::Http1>()
+        );
+    });
+}
