@@ -182,7 +182,8 @@ async fn helm_test_finds_nothing_wrong() {
     let cluster = Cluster::with_mesh().await.unwrap();
     // It looks at all pods of the cluster, and those of other tests may be about to go.
     let said = until_for(Duration::from_secs(240), "helm test should pass", async || {
-        let test = || helm::helm(&["test", helm::RELEASE, "--namespace", SYSTEM, "--timeout", "1m"]);
+        let test =
+            || helm::helm(&["test", helm::RELEASE, "--namespace", SYSTEM, "--timeout", "1m"]);
         tokio::task::spawn_blocking(test).await?
     });
     let said = said.await.unwrap();

@@ -268,8 +268,7 @@ async fn by_certificate(cluster: &Cluster, namespace: &Namespace, client: &Pod) 
     assert!(bare.is_err(), "{bare:?}");
     // The gateway says that it has what it names.
     until("the Gateway should be in effect", async || {
-        let conditions =
-            namespace.conditions("networking.istio.io/v1", "Gateway", "edge").await?;
+        let conditions = namespace.conditions("networking.istio.io/v1", "Gateway", "edge").await?;
         for kind in ["Accepted", "InEffect"] {
             let condition = conditions.iter().find(|condition| condition["type"] == kind);
             ensure!(condition.is_some_and(|c| c["status"] == "True"), "{conditions:?}");

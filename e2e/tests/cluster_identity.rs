@@ -62,7 +62,8 @@ async fn only_a_pod_gets_a_certificate_and_only_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let operator = cluster.operator().await.unwrap();
     let authority = authority(&namespace, &operator, folder.path()).await;
-    let name = |account: &str| format!("spiffe://cluster.local/ns/{}/sa/{account}", namespace.name());
+    let name =
+        |account: &str| format!("spiffe://cluster.local/ns/{}/sa/{account}", namespace.name());
     let ask = async |token: &str, account: &str| -> Result<Vec<String>, Status> {
         let (request, _) = signing_request(&[&name(account)]).unwrap();
         sign(authority.clone(), token, request, 3600).await

@@ -51,14 +51,18 @@ async fn pods_with_ipv6_addresses_alone_are_a_mesh() {
     let identity = format!("URI=spiffe://cluster.local/ns/{}/sa/load", namespace.name());
     let client = load.client().await.unwrap();
     // By name, and by the Service's address.
-    for (uri, mark) in
-        [("http://payment-service/".to_owned(), Some("here")), (format!("http://[{address}]/"), None)]
-    {
+    for (uri, mark) in [
+        ("http://payment-service/".to_owned(), Some("here")),
+        (format!("http://[{address}]/"), None),
+    ] {
         until(&format!("{uri} should be answered"), async || {
             let reply = client.get(&uri).await?;
             ensure!(reply.status == StatusCode::OK, "{} {}", reply.status, reply.text());
             let marked = reply.header("x-mark");
-            ensure!(mark.is_none_or(|mark| marked == mark), "the route is not in effect: {marked:?}");
+            ensure!(
+                mark.is_none_or(|mark| marked == mark),
+                "the route is not in effect: {marked:?}"
+            );
             let answer = reply.answer()?;
             let peer = answer.headers.get("x-forwarded-client-cert").cloned().unwrap_or_default();
             ensure!(peer.contains(&identity), "identity {peer:?}");

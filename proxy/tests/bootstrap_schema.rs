@@ -1,6 +1,7 @@
 //! The schema that bootstrap files are read by is made of the descriptors that `envoy-types` ships: every message that a
 //! bootstrap can hold and that the decoder knows something of. `WEFT_UPDATE=1 cargo test -p weft-proxy --test
 //! bootstrap_schema` writes it anew.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -123,7 +124,7 @@ impl Types {
     }
 
     fn is_map(&self, name: &str) -> bool {
-        self.messages[name].options.as_ref().is_some_and(|options| options.map_entry())
+        self.messages[name].options.as_ref().is_some_and(prost_types::MessageOptions::map_entry)
     }
 }
 

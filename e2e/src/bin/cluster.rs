@@ -3,7 +3,9 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use weft_e2e::cluster::{check, config::Families, control, down, folder::Folder, images, init, say, status, up};
+use weft_e2e::cluster::{
+    check, config::Families, control, down, folder::Folder, images, init, say, status, up,
+};
 
 /// A real Kubernetes on this machine: one node, no Docker, no registry of images.
 #[derive(Debug, Parser)]

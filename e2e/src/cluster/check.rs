@@ -225,8 +225,7 @@ fn bundle(folder: &Folder) -> anyhow::Result<()> {
     let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
     config["process"]["terminal"] = json!(false);
     config["process"]["args"] = json!(["/bin/busybox", "true"]);
-    config["linux"]["cgroupsPath"] =
-        json!(format!("/{}/container", control_groups::name(folder)));
+    config["linux"]["cgroupsPath"] = json!(format!("/{}/container", control_groups::name(folder)));
     fs::write(path, serde_json::to_vec(&config)?)?;
     Ok(())
 }

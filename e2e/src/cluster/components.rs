@@ -5,12 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    certificates::pair,
-    config::Families,
-    folder::Folder,
-    packages,
-};
+use super::{certificates::pair, config::Families, folder::Folder, packages};
 
 /// What the API server needs before it, in the order of start.
 pub const FIRST: [&str; 3] = ["etcd", "containerd", "api-socket"];
@@ -36,11 +31,7 @@ pub struct Component {
 ///
 /// # Errors
 /// When a Debian program is missing.
-pub fn all(
-    folder: &Folder,
-    programs: &Path,
-    families: Families,
-) -> anyhow::Result<Vec<Component>> {
+pub fn all(folder: &Folder, programs: &Path, families: Families) -> anyhow::Result<Vec<Component>> {
     let debian = |name: &str| packages::find(name).with_context(|| format!("{name} is missing"));
     let own = |name: &str, arguments: Vec<String>| Component {
         name: name.to_owned(),

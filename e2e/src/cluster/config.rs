@@ -73,7 +73,8 @@ pub fn write(folder: &Folder, authority: &str, families: Families) -> anyhow::Re
     folder.write("kubelet.json", &serde_json::to_vec_pretty(&kubelet(folder, families))?)?;
     folder.write("kube-proxy.json", &serde_json::to_vec_pretty(&kube_proxy(folder, families))?)?;
     folder.write("containerd.toml", containerd(folder).as_bytes())?;
-    folder.write("cni/10-weft.conflist", &serde_json::to_vec_pretty(&network(folder, families))?)?;
+    folder
+        .write("cni/10-weft.conflist", &serde_json::to_vec_pretty(&network(folder, families))?)?;
     // Pods that ask for the node's own resolver: there is no network to resolve names of.
     folder.write("resolv.conf", format!("nameserver {}\n", families.name_server()).as_bytes())?;
     for path in ["logs", "pods", "plugins", "kubelet", "etcd", "wanted", "running", "manifests"] {

@@ -153,7 +153,10 @@ fn start(folder: &Folder, programs: &Path, families: Families) -> anyhow::Result
     let kubectl = Kubectl::new(folder, &started);
     until(folder, "the API server", API_SERVER, || Ok(kubectl.ready()))?;
     LAST.iter().try_for_each(|name| want(folder, name))?;
-    folder.write("manifests/name-server.json", &serde_json::to_vec(&addons::name_server(families))?)?;
+    folder.write(
+        "manifests/name-server.json",
+        &serde_json::to_vec(&addons::name_server(families))?,
+    )?;
     let manifest = folder.file("manifests/name-server.json").display().to_string();
     until(folder, "the name server's resources", API_SERVER, || {
         kubectl.succeeds(&["apply", "--filename", &manifest])

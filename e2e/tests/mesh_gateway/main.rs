@@ -80,8 +80,13 @@ async fn serves(kind: Kind) {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let mut stream = acceptor.accept(stream).await.ok()?;
-                let mut head = [0; 4096];
-                stream.read(&mut head).await.ok()?;
+                let (mut head, mut read) = ([0; 4096], 0);
+                while !head[..read].ends_with(b"\r\n\r\n") {
+                    match stream.read(&mut head[read..]).await.ok()? {
+                        0 => return None,
+                        more => read += more,
+                    }
+                }
                 let reply =
                     "HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\npassed";
                 stream.write_all(reply.as_bytes()).await.ok()?;

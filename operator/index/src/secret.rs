@@ -130,7 +130,7 @@ fn read(name: &str, parts: &Parts) -> Result<Credential, Vec<FieldError>> {
             Err(found) => errors.push(found),
         },
         (Some((chain, _)), None) => {
-            errors.push(error(KEY[0], format!("is required beside {chain}")))
+            errors.push(error(KEY[0], format!("is required beside {chain}")));
         }
         (None, Some((key, _))) => errors.push(error(CHAIN[0], format!("is required beside {key}"))),
         (None, None) => {}

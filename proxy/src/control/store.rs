@@ -327,9 +327,9 @@ impl Store {
                 });
                 match earlier {
                     Some((other, _)) => {
-                        Some(Invalid::bind(address, format!("listener {other} has it")))
+                        Some(Invalid::bind(address, &format!("listener {other} has it")))
                     }
-                    None => check(address).err().map(|error| Invalid::bind(address, error)),
+                    None => check(address).err().map(|error| Invalid::bind(address, &error)),
                 }
             })
         };

@@ -120,12 +120,8 @@ impl Decoder {
         loop {
             return match self.state {
                 State::Done => Ok(Part::End),
-                State::Length(left) => {
-                    Ok(self.data(bytes, left, |left| State::Length(left), State::Done))
-                }
-                State::Chunk(left) => {
-                    Ok(self.data(bytes, left, |left| State::Chunk(left), State::ChunkEnd))
-                }
+                State::Length(left) => Ok(self.data(bytes, left, State::Length, State::Done)),
+                State::Chunk(left) => Ok(self.data(bytes, left, State::Chunk, State::ChunkEnd)),
                 State::Close if bytes.is_empty() => Ok(Part::More),
                 State::Close => Ok(Part::Data(bytes.split().freeze())),
                 State::ChunkSize => {

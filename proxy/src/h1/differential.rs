@@ -96,7 +96,7 @@ fn theirs(bytes: &[u8]) -> Vec<Seen> {
             for name in unwanted {
                 trailers.remove(name);
             }
-            let body = body.map(|body| body.to_bytes());
+            let body = body.map(http_body_util::Collected::to_bytes);
             seen.borrow_mut().push(Seen { line, headers: parts.headers, body, trailers });
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
@@ -112,8 +112,8 @@ fn theirs(bytes: &[u8]) -> Vec<Seen> {
         let mut sink = Vec::new();
         let (_, _) = tokio::join!(served, answers.read_to_end(&mut sink));
     });
-    let seen = seen.borrow().clone();
-    seen
+
+    seen.borrow().clone()
 }
 
 /// Compares both on the same bytes, which come to ours in pieces.

@@ -233,6 +233,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table, a case a row")]
     fn responses_say_how_long_they_are_and_what_follows() {
         use Framing::{Chunked, Close, Length, None as Nothing};
         let close = "connection: close\r\n";

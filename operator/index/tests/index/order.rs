@@ -7,6 +7,7 @@ use weft_index::{Index, Object};
 use crate::fixture::*;
 
 /// A mesh with at least one of every relation between objects that the index follows.
+#[expect(clippy::too_many_lines, reason = "the mesh is one text")]
 fn everything() -> Vec<Object> {
     let vs = |namespace: &str, name: &str, created, spec: &str| {
         networking("VirtualService", namespace, name, created, spec)

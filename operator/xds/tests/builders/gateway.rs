@@ -52,7 +52,9 @@ fn listener(mesh: &Mesh, name: &str) -> Value {
 }
 
 /// Host, whether it redirects, and the routes' paths and clusters.
-fn hosts(mesh: &Mesh, name: &str) -> Vec<(String, bool, Vec<(String, String)>)> {
+type Host = (String, bool, Vec<(String, String)>);
+
+fn hosts(mesh: &Mesh, name: &str) -> Vec<Host> {
     let config = mesh.get_for(Route, name, &edge());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let hosts = config["virtualHosts"].as_array().into_iter().flatten();

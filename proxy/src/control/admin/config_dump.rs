@@ -104,7 +104,7 @@ fn sorted<T>(map: &HashMap<Arc<str>, T>) -> Vec<(&Arc<str>, &T)> {
 
 fn listeners(config: &ProxyConfig, store: &Store, shared: &Shared) -> Vec<Value> {
     let versions = versions(store, Kind::Listener);
-    let failures = shared.bind_failures.first().map(|failures| failures.load_full());
+    let failures = shared.bind_failures.first().map(arc_swap::ArcSwapAny::load_full);
     let bind_failure = |name: &str| {
         failures.iter().flat_map(|all| all.iter()).find(|failure| *failure.listener == *name)
     };

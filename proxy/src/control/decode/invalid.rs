@@ -110,7 +110,7 @@ impl Invalid {
     }
 
     /// A listener's address cannot be had.
-    pub fn bind(address: SocketAddr, error: impl ToString) -> Self {
+    pub fn bind(address: SocketAddr, error: &impl ToString) -> Self {
         let reason = Reason::Bind { address, error: error.to_string() };
         Self { path: "address".to_owned(), reason }
     }

@@ -471,7 +471,7 @@ fn a_listener_whose_address_cannot_be_had_is_told_of() {
     let mut test = every_listener();
     let bound = |name: &str, port: u16| {
         let mut listener = tcp_listener(name, "c");
-        listener.address = Some(address("127.0.0.1", port.into()));
+        listener.address = Some(address("127.0.0.1", port));
         listener.bind_to_port = None;
         resource(name, "1", &listener)
     };

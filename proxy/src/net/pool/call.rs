@@ -227,9 +227,9 @@ impl Call {
                         .checked_sub(size)
                         .ok_or("the request's body is longer than it said")?;
                     if *chunked {
-                        self.outgoing.chunk(data)
+                        self.outgoing.chunk(data);
                     } else {
-                        self.outgoing.data(data)
+                        self.outgoing.data(data);
                     }
                     ended = body.is_end_stream() || *left == 0;
                 }
