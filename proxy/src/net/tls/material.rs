@@ -96,7 +96,7 @@ pub(super) fn certified(
 /// A certificate with its key, both in PEM.
 ///
 /// # Errors
-/// See [`certified`].
+/// See `certified`.
 pub fn parse_certified(chain: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, TlsError> {
     let chain = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<Vec<_>, _>>()
