@@ -52,6 +52,7 @@ use weft_api::identity::SpiffeId;
 
 mod clients;
 mod configs;
+pub mod frames;
 mod mesh;
 mod servers;
 

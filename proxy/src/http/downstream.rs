@@ -1,26 +1,18 @@
 //! A client's HTTP connection: which HTTP is spoken, limits and timeouts, draining; each request goes to the
 //! `manager`.
 //!
-//! HTTP/1 is the proxy's own ([`http1`]); HTTP/2 is hyper's.
+//! HTTP/1 is the proxy's own ([`http1`]); HTTP/2 is hyper's, within bounds ([`http2`]).
 
-use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
-use ::http::{Method, Request, Response, header};
 use bytes::BytesMut;
-use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::AsyncReadExt,
     sync::watch,
     time::{Instant, timeout},
 };
 
-use super::{
-    incoming::ClientBody,
-    manager::{self, Closed},
-    response::Tracked,
-    upgrade::OnUpgrade,
-};
+use super::manager::Closed;
 use crate::{
     config::http::{CodecType, HttpConnectionManager},
     data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
@@ -30,6 +22,7 @@ use crate::{
 
 mod date;
 pub mod http1;
+mod http2;
 mod io;
 
 use http1::{Http1, Refused};
@@ -39,13 +32,6 @@ pub use io::ServerIo;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// For a connection without requests where the settings say nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
-/// HTTP/2 windows.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What a stream may hold of a response that the client does not read.
-const SEND_BUFFER: usize = 128 * 1024;
-/// HTTP/2 streams at once where the settings say nothing.
-const STREAMS: u32 = 1024;
 /// How often the end of [`LAST_CHANCE`] is looked for.
 const LAST_CHANCE_TICK: Duration = Duration::from_millis(10);
 /// What an HTTP/2 client sends first.
@@ -211,10 +197,6 @@ impl Driver {
         Self { connection, manager, activity, born: now, lifecycle, draining: None }
     }
 
-    fn service(&self) -> Requests {
-        Requests { connection: self.connection.clone(), activity: self.activity.clone() }
-    }
-
     fn head_timeout(&self) -> Duration {
         self.manager.request_headers_timeout.unwrap_or(HEAD_TIMEOUT)
     }
@@ -303,41 +285,6 @@ impl Driver {
             }
         }
     }
-
-    async fn http2(mut self, io: ServerIo) {
-        let head = u32::try_from(self.manager.max_request_headers_bytes).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(LocalExecutor);
-        builder
-            .timer(TokioTimer::new())
-            .max_header_list_size(head)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_concurrent_streams(self.manager.max_concurrent_streams.unwrap_or(STREAMS));
-        let service = self.service();
-        let mut http = builder.serve_connection(TokioIo::new(io), service);
-        let mut drained = false;
-        loop {
-            let verdict = tokio::select! {
-                biased;
-                result = &mut http => {
-                    if let Err(error) = result {
-                        tracing::debug!(peer = %self.connection.peer, %error, "HTTP/2 connection ended");
-                    }
-                    return;
-                }
-                verdict = self.event(drained) => verdict,
-            };
-            match verdict {
-                Verdict::Continue => {}
-                Verdict::Drain => {
-                    drained = true;
-                    Pin::new(&mut http).graceful_shutdown();
-                }
-                Verdict::Close | Verdict::HeadTimeout => return,
-            }
-        }
-    }
 }
 
 /// Waits for the process to drain (once), or to stop. Who leaves says so on inbound connections only.
@@ -360,39 +307,7 @@ async fn stopping(
     }
 }
 
-/// Runs hyper's tasks on this thread.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F: Future + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
-/// An HTTP/2 connection's requests.
-struct Requests {
-    connection: Rc<Connection>,
-    activity: Rc<Activity>,
-}
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Tracked>;
-    type Error = Closed;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let active = Active::new(&self.activity);
-        let switches =
-            request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
-        let upgrade = switches.then(|| OnUpgrade::Http2(hyper::upgrade::on(&mut request)));
-        let exchange = manager::Exchange { upgrade, active };
-        let request = request.map(ClientBody::Http2);
-        Box::pin(manager::handle(self.connection.clone(), request, exchange))
-    }
-}
-
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

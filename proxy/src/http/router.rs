@@ -210,9 +210,14 @@ impl Forwarding<'_> {
                     return self.timed_out("upstream_response_timeout");
                 }
                 Outcome::Idle => {
+                    // Whose turn it was is whose fault it is.
+                    let status = match self.body.ended_at() {
+                        Some(_) => StatusCode::GATEWAY_TIMEOUT,
+                        None => StatusCode::REQUEST_TIMEOUT,
+                    };
                     return self.gave_up(
                         ResponseFlags::SI,
-                        StatusCode::GATEWAY_TIMEOUT,
+                        status,
                         "stream timeout",
                         "stream_idle_timeout",
                     );

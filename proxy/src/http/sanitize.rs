@@ -130,6 +130,9 @@ pub fn accept(
     for name in [header::HOST, header::EXPECT, names::EXPECTED_TIMEOUT] {
         headers.remove(name);
     }
+    if version == Version::HTTP_2 {
+        join_cookies(&mut headers);
+    }
     // The client's proxy counts attempts, for the application to see.
     if manager.direction != TrafficDirection::Inbound {
         headers.remove(names::ATTEMPT_COUNT);
@@ -150,6 +153,19 @@ pub fn accept(
         head.headers.insert(names::REQUEST_ID, request_id());
     }
     Ok(Accepted { head, wants })
+}
+
+/// HTTP/2 may cut a cookie into several headers; HTTP/1 knows one only (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Of values one makes a value again.
+    if let Ok(cookie) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, cookie);
+    }
 }
 
 /// Only `chunked`, once: anything else is read differently by somebody.
