@@ -115,6 +115,7 @@ fn rounds(
         case: case.name(),
         scenario: case.scenario.name,
         about: case.scenario.about,
+        is_main: case.is_main(),
         series: proxies
             .iter()
             .filter(|proxy| takes_part(proxy, case))

@@ -165,6 +165,12 @@ impl Case {
         }
     }
 
+    /// Of its scenario the one that stands for it: one worker, the first size.
+    pub fn is_main(&self) -> bool {
+        let first = self.scenario.sizes.first().is_none_or(|size| *size == self.size);
+        first && self.workers == 1
+    }
+
     /// What the first proxy is spoken to in.
     pub fn speech(&self) -> Speech {
         match self.scenario.load {
@@ -198,8 +204,7 @@ pub fn cases(globs: &[String], quick: bool) -> Vec<Case> {
     }
     let wanted = |case: &Case| {
         let (name, scenario) = (case.name(), case.scenario.name);
-        let first = case.scenario.sizes.first().is_none_or(|size| *size == case.size);
-        let main = first && case.workers == 1;
+        let main = case.is_main();
         let small = main && !scenario.ends_with("10k");
         let matches = |glob: &String| match glob.contains('/') {
             true => matches(glob, &name),
@@ -212,7 +217,7 @@ pub fn cases(globs: &[String], quick: bool) -> Vec<Case> {
 }
 
 /// `*` stands for any text.
-fn matches(glob: &str, text: &str) -> bool {
+pub fn matches(glob: &str, text: &str) -> bool {
     match glob.split_once('*') {
         None => glob == text,
         Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {

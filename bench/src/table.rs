@@ -170,6 +170,7 @@ mod tests {
             case: "h1/1k/1".to_owned(),
             scenario: "h1",
             about: "one hop",
+            is_main: true,
             series: vec![
                 series(Peer::Weft, vec![sample(0.25)]),
                 series(Peer::Envoy, vec![sample(0.5)]),
