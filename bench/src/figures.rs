@@ -241,11 +241,10 @@ mod tests {
 
     #[test]
     fn goals_are_judged_by_ratio_or_value() {
-        let outcome =
-            |case: &str, series| {
-                let case = case.to_owned();
-                Outcome { case, scenario: "", about: "", is_main: true, series }
-            };
+        let outcome = |case: &str, series| {
+            let case = case.to_owned();
+            Outcome { case, scenario: "", about: "", is_main: true, series }
+        };
         let mut idle = series(Peer::Weft, &[]);
         idle.samples.push(Some(Sample { connection: Some(2.5), ..Sample::default() }));
         let judged = goals(&[
