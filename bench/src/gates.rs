@@ -47,11 +47,12 @@ pub struct Cost {
     pub allocations: f64,
 }
 
-/// Counts, and compares with the file or, with `update`, writes it. Returns whether every gate is open.
+/// Counts, and compares with the file or, with `update`, writes it. Callgrind's files stay in the folder `keep`. Returns
+/// whether every gate is open.
 ///
 /// # Errors
 /// When valgrind is missing or something does not run.
-pub fn run(proxy: &Path, file: &Path, update: bool) -> anyhow::Result<bool> {
+pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyhow::Result<bool> {
     ensure!(proxy.is_file(), "{} is not built", proxy.display());
     let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
     let folder = tempfile::Builder::new().prefix("weft-gates-").tempdir()?;
@@ -70,7 +71,7 @@ pub fn run(proxy: &Path, file: &Path, update: bool) -> anyhow::Result<bool> {
     for (name, role, speech) in GATES {
         let configuration = Peer::Weft.configuration(role).context("no configuration")?;
         let count = |requests: usize| -> anyhow::Result<Count> {
-            let output = folder.path().join(format!("{name}.{requests}"));
+            let output = keep.unwrap_or(folder.path()).join(format!("{name}.{requests}"));
             let arguments = [
                 "--tool=callgrind".into(),
                 format!("--callgrind-out-file={}", output.display()).into(),

@@ -69,6 +69,9 @@ enum Part {
         /// Write the figures instead of comparing them.
         #[arg(long)]
         update: bool,
+        /// Keep what callgrind wrote (callgrind_annotate and kcachegrind read it).
+        #[arg(long, value_name = "FOLDER")]
+        keep: Option<PathBuf>,
     },
     /// The upstream.
     #[command(hide = true)]
@@ -159,10 +162,14 @@ fn ours(path: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 fn run_part(part: Part) -> anyhow::Result<bool> {
     match part {
         Part::Tether { arguments } => return tether::become_program(&arguments).map(|()| true),
-        Part::Gates { proxy, update } => {
+        Part::Gates { proxy, update, keep } => {
             tether::end_on_signals()?;
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("gates.json");
-            return gates::run(&ours(proxy)?, &file, update);
+            let keep = keep.map(std::path::absolute).transpose()?;
+            if let Some(folder) = &keep {
+                std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+            }
+            return gates::run(&ours(proxy)?, &file, update, keep.as_deref());
         }
         _ => {}
     }
