@@ -9,6 +9,7 @@ pub mod data;
 pub mod h1;
 pub mod hooks;
 pub mod http;
+pub mod http2;
 pub mod identity;
 pub mod logging;
 pub mod net;

@@ -96,8 +96,11 @@ impl Tracked {
         matches!(self.source, Source::Full(_))
     }
 
-    /// Whether the response's time is over although nobody asks for more of it.
+    /// Whether the response's time is over although nobody asks for more of it. The request goes on meanwhile.
     pub fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        if let Source::Upstream(body) = &mut self.source {
+            body.poll_upload(cx);
+        }
         self.poll_limits(cx).is_some()
     }
 

@@ -29,6 +29,7 @@ mod http1;
 mod http2;
 pub mod io;
 mod response;
+mod stream;
 mod tunnel;
 
 pub use exchange::send;

@@ -2,14 +2,14 @@
 
 use std::{future::poll_fn, rc::Rc, sync::Arc};
 
-use http::{Request, Response, Uri, Version, header, uri::Scheme};
-use hyper::client::conn::TrySendError;
+use http::{Request, Response};
 
 use super::{
     Lease, Pool,
     call::Call,
     connect::ConnectionInfo,
     response::{Active, InFlight, ResponseBody, Source},
+    stream::Exchange,
 };
 use crate::net::{
     body::RequestBody,
@@ -78,42 +78,12 @@ async fn send_on(
             *response.headers_mut() = head.headers;
             Ok((response, info))
         }
-        Lease::Http2(mut lease) => {
-            let reused = lease.reused;
-            match lease.sender.try_send_request(for_http2(request)).await {
-                Ok(response) => {
-                    let info = lease.info.clone();
-                    Ok((response.map(|body| Source::Http2 { body, _lease: lease }), info))
-                }
-                Err(error) => Err(failed(error, reused)),
-            }
+        Lease::Http2(lease) => {
+            let mut exchange = Exchange::begin(lease, request)?;
+            let (head, body) = poll_fn(|cx| exchange.poll_head(cx)).await?;
+            let info = exchange.info().clone();
+            let source = Source::Http2(exchange.into_body(body));
+            Ok((Response::from_parts(head, source), info))
         }
     }
-}
-
-fn failed(mut error: TrySendError<Request<RequestBody>>, reused: bool) -> UpstreamError {
-    let request = error.take_message().map(Box::new);
-    let mut error = UpstreamError::from_hyper(error.into_error());
-    error.reused = reused;
-    error.sent &= request.is_none();
-    error.request = request;
-    error
-}
-
-/// Absolute form without `Host`.
-fn for_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
-    *request.version_mut() = Version::HTTP_2;
-    let host = request.headers_mut().remove(header::HOST);
-    // Of an attempt on an HTTP/1 connection.
-    request.headers_mut().remove(header::TRANSFER_ENCODING);
-    if request.uri().authority().is_none()
-        && let Some(authority) = host.and_then(|host| host.to_str().ok()?.parse().ok())
-    {
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.scheme.get_or_insert(Scheme::HTTP);
-        parts.authority = Some(authority);
-        // Scheme, authority and path are all there: the parts make a URI.
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    }
-    request
 }

@@ -1,67 +1,69 @@
 //! HTTP/2 connections: as many requests at once as both sides allow.
+//!
+//! A task belongs to each connection, and reads and writes its frames; a request and its response are driven by whoever has
+//! them ([`super::stream`]). The task ends when the pool has let go of the connection and its last stream is over, or when
+//! the endpoint ends it.
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    fmt,
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use hyper::{
-    client::conn::http2::{self, SendRequest},
-    rt::Executor,
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong,
+    client::{self, SendRequest},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     ConnectFailure, Member, Pool,
     connect::{Connection, ConnectionInfo},
+    io::UpstreamIo,
 };
 use crate::{
     config::cluster::Cluster,
-    net::{body::RequestBody, upstreams::ErrorKind},
+    http2::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW},
+    net::upstreams::ErrorKind,
 };
 
 /// Largest header list of a response.
 const MAX_HEAD: u32 = 64 * 1024;
-/// What a stream may send before we have read it.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// What a connection may send before we have read it.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// After so many requests it is looked at again how many streams the endpoint allows.
-const LOOK_EVERY: u32 = 64;
+/// Streams that we may have reset because of what the endpoint sent.
+const MAX_LOCAL_RESETS: usize = 1024;
 /// A PING must be answered in this time, at least.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs hyper's tasks on this thread.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F: Future + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
-    }
-}
-
 /// A connection that its streams share.
-#[derive(Debug)]
 pub struct Shared {
-    sender: SendRequest<RequestBody>,
+    sender: RefCell<SendRequest<Bytes>>,
     info: Arc<ConnectionInfo>,
     active: Cell<u32>,
     served: Cell<u32>,
-    /// What the endpoint allows at once, as the connection's task saw it last.
-    allowed: Rc<Cell<usize>>,
-    /// Wakes the connection's task, which then looks at what is allowed: nothing else tells it of SETTINGS.
-    driver: Rc<RefCell<Option<Waker>>>,
+    /// What the connection's task knows.
+    health: Rc<Health>,
     born: Instant,
     idle_since: Cell<Instant>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// What the task of a connection tells those that use it.
+#[derive(Debug)]
+struct Health {
+    /// Streams at once that the endpoint allows.
+    allowed: Cell<usize>,
+    /// A PING went unanswered.
+    lost: Cell<bool>,
 }
 
 impl Shared {
@@ -73,15 +75,23 @@ impl Shared {
     /// Whether new requests may go there at all.
     pub fn is_usable(&self, cluster: &Cluster) -> bool {
         let limit = cluster.max_requests_per_connection;
-        !self.sender.is_closed()
+        self.is_open()
             && (limit == 0 || self.served.get() < limit)
             && cluster.max_connection_duration.is_none_or(|limit| self.born.elapsed() < limit)
+    }
+
+    /// Whether the endpoint takes requests: it has neither ended the connection nor said that it will.
+    fn is_open(&self) -> bool {
+        // Requests are sent by clones of it: it has no stream that waits to be opened, and nobody waits for it.
+        let ready = self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
+        !matches!(ready, Poll::Ready(Err(_)))
     }
 
     /// Whether there is room for one more request now.
     pub fn has_room(&self, cluster: &Cluster) -> bool {
         let active = self.active.get();
-        active < cluster.max_concurrent_streams.max(1) && (active as usize) < self.allowed.get()
+        active < cluster.max_concurrent_streams.max(1)
+            && (active as usize) < self.health.allowed.get()
     }
 
     /// Whether it was idle for too long.
@@ -94,10 +104,8 @@ impl Shared {
 /// A stream's place on a connection. When it is dropped, whoever waits for room gets it.
 #[derive(Debug)]
 pub struct Lease {
-    pub(super) sender: SendRequest<RequestBody>,
-    pub(super) info: Arc<ConnectionInfo>,
     /// The connection had served requests before.
-    pub reused: bool,
+    pub(super) reused: bool,
     connection: Rc<Shared>,
     pool: Weak<Pool>,
 }
@@ -107,23 +115,28 @@ impl Lease {
         connection.active.set(connection.active.get() + 1);
         let served = connection.served.get();
         connection.served.set(served.saturating_add(1));
-        Self {
-            sender: connection.sender.clone(),
-            info: connection.info.clone(),
-            reused: served > 0,
-            connection: connection.clone(),
-            pool: Rc::downgrade(pool),
-        }
+        let pool = Rc::downgrade(pool);
+        Self { reused: served > 0, connection: connection.clone(), pool }
+    }
+
+    /// What is known of the connection.
+    pub(super) fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.connection.info
+    }
+
+    /// Sends requests, while the endpoint takes any.
+    pub(super) fn sender(&self) -> Option<SendRequest<Bytes>> {
+        self.connection.is_open().then(|| self.connection.sender.borrow().clone())
+    }
+
+    /// The endpoint does not answer any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.connection.health.lost.get()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let served = self.connection.served.get();
-        if served <= 2 || served.is_multiple_of(LOOK_EVERY) {
-            let driver = self.connection.driver.borrow_mut().take();
-            driver.inspect(Waker::wake_by_ref);
-        }
         let active = self.connection.active.get().saturating_sub(1);
         self.connection.active.set(active);
         if active == 0 {
@@ -143,59 +156,122 @@ pub async fn handshake(
     cluster: &Cluster,
     connection: Connection,
 ) -> Result<(), ConnectFailure> {
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = client::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
+        .enable_push(false)
+        .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(MAX_HEAD)
-        .keep_alive_interval(cluster.http2_keepalive)
-        .keep_alive_timeout(cluster.http2_keepalive.unwrap_or_default().max(PING_TIMEOUT))
-        .keep_alive_while_idle(true);
-    let (sender, mut driver) =
-        builder.handshake(TokioIo::new(connection.io)).await.map_err(|error| ConnectFailure {
-            kind: ErrorKind::Connect,
-            source: Some(Arc::new(error)),
-        })?;
-    // Until the endpoint says what it allows, what its other connections allow is assumed.
-    let allowed = Rc::new(Cell::new(pool.allowed_streams.get()));
-    let waker: Rc<RefCell<Option<Waker>>> = Rc::default();
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
+        .max_header_list_size(MAX_HEAD);
+    let (sender, mut frames) = builder.handshake(connection.io).await.map_err(|error| {
+        ConnectFailure { kind: ErrorKind::Connect, source: Some(Arc::new(error)) }
+    })?;
+    let health = Rc::new(Health {
+        // Until the endpoint says what it allows, what its other connections allow is assumed.
+        allowed: Cell::new(pool.allowed_streams.get()),
+        lost: Cell::new(false),
+    });
+    let keepalive = cluster
+        .http2_keepalive
+        .and_then(|interval| frames.ping_pong().map(|pings| Keepalive::new(pings, interval)));
     let now = Instant::now();
     let shared = Rc::new(Shared {
-        sender,
+        sender: RefCell::new(sender),
         info: connection.info,
         active: Cell::new(0),
         served: Cell::new(0),
-        allowed: allowed.clone(),
-        driver: waker.clone(),
+        health: health.clone(),
         born: now,
         idle_since: Cell::new(now),
     });
-    let member = Member::join(pool);
-    let watcher = Rc::downgrade(pool);
+    let driver = Driver {
+        assumed: frames.max_concurrent_send_streams(),
+        frames,
+        keepalive,
+        health,
+        pool: Rc::downgrade(pool),
+        _member: Member::join(pool),
+    };
     tokio::task::spawn_local(async move {
-        let mut polls = 0_u32;
-        let ended = poll_fn(|cx| {
-            let ended = Pin::new(&mut driver).poll(cx);
-            waker.replace(Some(cx.waker().clone()));
-            polls = polls.saturating_add(1);
-            let now = driver.current_max_send_streams();
-            // The first poll comes before anything was received.
-            if polls > 1
-                && allowed.replace(now) != now
-                && let Some(pool) = watcher.upgrade()
-            {
-                pool.allowed_streams.set(now);
-                pool.serve();
-            }
-            ended
-        })
-        .await;
-        drop(member);
-        if let Err(error) = ended {
+        if let Err(error) = driver.await {
             tracing::debug!(%error, "upstream HTTP/2 connection ended");
         }
     });
     pool.streams.borrow_mut().push(shared);
     Ok(())
+}
+
+/// Reads and writes a connection's frames.
+struct Driver {
+    frames: client::Connection<UpstreamIo, Bytes>,
+    /// Streams at once before the endpoint has said how many.
+    assumed: usize,
+    keepalive: Option<Keepalive>,
+    health: Rc<Health>,
+    pool: Weak<Pool>,
+    _member: Member,
+}
+
+impl Future for Driver {
+    type Output = Result<(), h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(keepalive) = &mut this.keepalive
+            && keepalive.poll(cx).is_ready()
+        {
+            this.health.lost.set(true);
+            return Poll::Ready(Ok(()));
+        }
+        let polled = Pin::new(&mut this.frames).poll(cx);
+        let now = this.frames.max_concurrent_send_streams();
+        if now != this.assumed {
+            this.assumed = now;
+            this.health.allowed.set(now);
+            if let Some(pool) = this.pool.upgrade() {
+                pool.allowed_streams.set(now);
+                pool.serve();
+            }
+        }
+        polled
+    }
+}
+
+/// Asks the endpoint now and then whether it is there.
+struct Keepalive {
+    pings: PingPong,
+    interval: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// It was asked.
+    asked: bool,
+}
+
+impl Keepalive {
+    fn new(pings: PingPong, interval: Duration) -> Self {
+        Self { pings, interval, timer: Box::pin(sleep(interval)), asked: false }
+    }
+
+    /// Ready when it has not answered in time.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.asked && self.pings.poll_pong(cx).is_ready() {
+                // An error is the connection's end, of which the connection tells.
+                self.wait(false, self.interval);
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if self.asked {
+                return Poll::Ready(());
+            }
+            let sent = self.pings.send_ping(Ping::opaque());
+            self.wait(sent.is_ok(), self.interval.max(PING_TIMEOUT));
+        }
+    }
+
+    fn wait(&mut self, asked: bool, time: Duration) {
+        self.asked = asked;
+        self.timer.as_mut().reset(Instant::now() + time);
+    }
 }

@@ -9,13 +9,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, header, response::Parts};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::{
     Tunnel,
     call::Call,
     connect::{ConnectionInfo, report},
-    http2,
+    stream::StreamBody,
 };
 use crate::{
     config::cluster::{Cluster, Endpoint},
@@ -111,7 +110,7 @@ pub(super) enum Source {
     /// An HTTP/1 connection of its own.
     Http1(Box<Call>),
     /// A stream of an HTTP/2 connection.
-    Http2 { body: Incoming, _lease: http2::Lease },
+    Http2(StreamBody),
     /// It is over, and has let go of its connection.
     Over,
 }
@@ -120,7 +119,7 @@ impl Source {
     fn is_over(&self) -> bool {
         match self {
             Self::Http1(call) => call.is_over(),
-            Self::Http2 { body, .. } => body.is_end_stream(),
+            Self::Http2(body) => body.is_over(),
             Self::Over => true,
         }
     }
@@ -160,7 +159,14 @@ impl ResponseBody {
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
         match std::mem::replace(&mut self.source, Source::Over) {
             Source::Http1(call) => call.into_tunnel(),
-            Source::Http2 { .. } | Source::Over => None,
+            Source::Http2(_) | Source::Over => None,
+        }
+    }
+
+    /// Goes on with the request while nobody has room for more of its response.
+    pub fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let Source::Http2(body) = &mut self.source {
+            body.poll_upload(cx);
         }
     }
 
@@ -168,7 +174,7 @@ impl ResponseBody {
         self.in_flight = None;
         match std::mem::replace(&mut self.source, Source::Over) {
             Source::Http1(call) => call.finish(),
-            Source::Http2 { .. } | Source::Over => {}
+            Source::Http2(_) | Source::Over => {}
         }
     }
 }
@@ -184,9 +190,7 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let polled = match &mut this.source {
             Source::Http1(call) => call.poll_frame(cx),
-            Source::Http2 { body, .. } => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from_hyper))),
+            Source::Http2(body) => body.poll_frame(cx),
             Source::Over => Poll::Ready(None),
         };
         let frame = ready!(polled);
@@ -217,7 +221,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Http1(call) => call.size_hint(),
-            Source::Http2 { body, .. } => body.size_hint(),
+            Source::Http2(body) => body.size_hint(),
             Source::Over => SizeHint::with_exact(0),
         }
     }

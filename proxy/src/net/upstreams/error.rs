@@ -1,6 +1,6 @@
 //! Why an attempt on an endpoint failed.
 
-use std::{error::Error, fmt, io, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use http::Request;
 
@@ -75,10 +75,6 @@ impl BodyError {
     pub(in crate::net) fn new(kind: ErrorKind, source: Cause) -> Self {
         Self { kind, source }
     }
-
-    pub(in crate::net) fn from_hyper(error: hyper::Error) -> Self {
-        Self { kind: classify(&error).0, source: Arc::new(error) }
-    }
 }
 
 /// A failed attempt.
@@ -107,46 +103,6 @@ impl UpstreamError {
         self.request = Some(Box::new(request));
         self
     }
-
-    pub(in crate::net) fn from_hyper(error: hyper::Error) -> Self {
-        let (kind, sent) = classify(&error);
-        let ended = ended(&error);
-        Self { kind, sent, reused: false, ended, request: None, source: Some(Arc::new(error)) }
-    }
-}
-
-/// What hyper's error means, and whether something of the request may have reached the application.
-fn classify(error: &hyper::Error) -> (ErrorKind, bool) {
-    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    match http2 {
-        Some(error) if error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-            (ErrorKind::Refused, false)
-        }
-        // The endpoint's GOAWAY names the last stream that it processed; this one came after it.
-        Some(error)
-            if error.is_go_away()
-                && error.is_remote()
-                && error.reason() == Some(h2::Reason::NO_ERROR) =>
-        {
-            (ErrorKind::Refused, false)
-        }
-        Some(error) if error.is_remote() && (error.is_reset() || error.is_go_away()) => {
-            (ErrorKind::RemoteReset, true)
-        }
-        Some(error) if error.is_io() => (ErrorKind::Closed, true),
-        Some(_) => (ErrorKind::Protocol, true),
-        None if error.is_user() => (ErrorKind::RequestBody, true),
-        None if error.is_parse() || error.is_parse_too_large() => (ErrorKind::Protocol, true),
-        None => (ErrorKind::Closed, !error.is_canceled()),
-    }
-}
-
-/// Whether an HTTP/2 connection ended without a reset.
-fn ended(error: &hyper::Error) -> bool {
-    let http2 = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    http2.and_then(h2::Error::get_io).is_some_and(|error| {
-        matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof)
-    })
 }
 
 impl UpstreamError {
