@@ -7,8 +7,8 @@ use crate::{
     peer::Peer,
 };
 
-const WIDTH: usize = 760;
-const LEFT: usize = 200;
+const WIDTH: usize = 860;
+const LEFT: usize = 310;
 const RIGHT: usize = 80;
 const BAR: usize = 11;
 const GAP: usize = 9;
@@ -145,10 +145,10 @@ fn bars(outcome: &Outcome, figure: Figure) -> Vec<Bar> {
 
 fn draw(text: &mut String, section: &Section, group: &Group<'_>, top: usize) {
     let middle = top + group.bars.len() * BAR / 2 + 3;
-    let (name, about) = (escaped(&group.outcome.case), escaped(group.outcome.about));
+    let (name, about) = (escaped(&group.outcome.case), escaped(&label(group.outcome)));
     let _ = writeln!(
         text,
-        "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{name}<title>{about}</title></text>",
+        "<text x=\"{}\" y=\"{middle}\" text-anchor=\"end\">{about}<title>{name}</title></text>",
         LEFT - 8
     );
     for (index, Bar { peer, value, share }) in group.bars.iter().enumerate() {
@@ -166,6 +166,12 @@ fn draw(text: &mut String, section: &Section, group: &Group<'_>, top: usize) {
             y + BAR - 2
         );
     }
+}
+
+/// What the case is, with the size of its answers where others of its scenario have another one.
+fn label(outcome: &Outcome) -> String {
+    let size = outcome.case.split('/').nth(1).filter(|_| !outcome.is_main);
+    size.map_or_else(|| outcome.about.to_owned(), |size| format!("{}, {size}", outcome.about))
 }
 
 fn legend(text: &mut String, peers: &[Peer]) {
@@ -239,6 +245,7 @@ mod tests {
         let text = svg(&outcomes, "on <this> machine");
         assert!(well_formed(&text), "{text}");
         assert!(text.contains("a&lt;b&gt;&amp;&quot;c&quot;") && !text.contains("none"));
+        assert!(text.contains("x &lt; y"));
         assert_eq!(text.matches("<rect").count(), 1 + 2 + 2, "ground, legend, bars");
         assert!(well_formed(&svg(&[], "")));
         assert!(!well_formed("<svg><g></svg>"));
@@ -258,7 +265,7 @@ mod tests {
         assert_eq!(shares(&outcome), [0.5, 1.0, 2.0]);
         // Longer than the chart is wide.
         let text = svg(std::slice::from_ref(&outcome), "");
-        assert!(text.contains("width=\"480.0\"") && text.contains("1.40 s"), "{text}");
+        assert!(text.contains("width=\"470.0\"") && text.contains("1.40 s"), "{text}");
         outcome.series.remove(1);
         assert_eq!(shares(&outcome), [0.25, 1.0], "beside the slowest");
     }

@@ -54,6 +54,10 @@ pub struct Cost {
 /// When valgrind is missing or something does not run.
 pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyhow::Result<bool> {
     ensure!(proxy.is_file(), "{} is not built", proxy.display());
+    if !cfg!(target_arch = "x86_64") && !update {
+        say("SKIPPED: the cost of a request, because the committed figures are of x86_64")?;
+        return Ok(true);
+    }
     let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
     let folder = tempfile::Builder::new().prefix("weft-gates-").tempdir()?;
     let cores = tether::cores()?;
@@ -87,6 +91,11 @@ pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyh
             Count::parse(&text).context("callgrind's output has no totals")
         };
         let (few, more) = (count(FEW)?, count(FEW + MORE)?);
+        ensure!(
+            more.allocations > 0,
+            "{} names no functions: the figures are of a release build that is not stripped",
+            proxy.display()
+        );
         upstream.must_run()?;
         let each = |few: u64, more: u64| more.saturating_sub(few) as f64 / MORE as f64;
         costs.insert(
