@@ -9,6 +9,7 @@ pub mod bounds;
 pub mod checks;
 pub mod cluster;
 pub mod demo;
+pub mod edge;
 pub mod envoy;
 pub mod kube;
 pub mod memory;

