@@ -10,8 +10,8 @@ use crate::{
     data::testing::{
         Client, Proxy, backend, cluster, config, exchange,
         frames::{
-            CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM,
-            SETTINGS, Said, WINDOW_UPDATE, block, frame, get_on, head, send_frames,
+            CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, HELLO, PING, PRIORITY,
+            RST_STREAM, SETTINGS, Said, WINDOW_UPDATE, block, frame, get_on, head, send_frames,
         },
         host, manager, raw_backend, route, routes, run, text, to_cluster, until,
     },
@@ -202,8 +202,8 @@ fn a_head_without_an_end_is_not_collected() {
             let (mut answers, mut requests) =
                 send_frames(address, &frame(HEADERS, END_STREAM, 1, &head(&[]))).await;
             let said = tokio::task::spawn_local(async move { answers.said_of(1).await });
-            let more = frame(CONTINUATION, 0, 1, &piece);
-            // Many times what a head may have; the server ends it before.
+            let more = frame(CONTINUATION, 0, 1, &piece).repeat(100);
+            // Many times what a head may have, and what is thrown away behind it; the server ends it before.
             let mut left = 100_000;
             while left > 0 && requests.write_all(&more).await.is_ok() {
                 left -= 1;
@@ -363,6 +363,26 @@ fn windows_that_overflow_end_the_connection() {
         let (mut answers, _open) = send_frames(address, &overflow).await;
         assert_eq!(answers.said_of(1).await, Said::GoAway(3));
         assert_eq!(Client::new(address).await.get("/", &[]).await.status, 200);
+    });
+}
+
+#[test]
+fn a_client_that_is_sent_away_while_it_sends_is_told_so() {
+    run(async {
+        let (_proxy, address, _) = recorded().await;
+        for mut bytes in [
+            [HELLO, &frame(DATA, 0, 0, b"of no stream")].concat(),
+            [HELLO, &frame(PING, 0, 0, b"odd")].concat(),
+        ] {
+            bytes.extend([b'x'; 100_000]);
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(&bytes).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.expect("an end, which is no reset");
+            let goaway = frame(GOAWAY, 0, 0, b"");
+            let told = answer.windows(6).any(|bytes| bytes == &goaway[3..]);
+            assert!(told, "{}", answer.escape_ascii());
+        }
     });
 }
 

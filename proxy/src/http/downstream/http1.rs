@@ -21,7 +21,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::{Active, Activity, Closed, ServerIo, date};
+use super::{
+    Active, Activity, Closed, ServerIo, date,
+    io::{LINGER, LINGER_BYTES},
+};
 use crate::{
     config::http::HttpConnectionManager,
     data::{connection::Connection, counters::HttpCounters, stream::Tunnel},
@@ -39,12 +42,8 @@ use crate::{
     },
 };
 
-/// How long a client that may still be sending is listened to after the last response.
-const LINGER: Duration = Duration::from_secs(1);
 /// How long a client may take to read the last response's end.
 const FLUSH: Duration = Duration::from_secs(60);
-/// How much is read of it.
-const LINGER_BYTES: usize = 1024 * 1024;
 
 type Handling = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Closed>>>>;
 

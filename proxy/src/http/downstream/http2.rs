@@ -18,7 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{Active, Activity, Closed, Driver, ServerIo, Verdict};
+use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, io::SharedIo};
 use crate::{
     data::connection::Connection,
     http::{
@@ -64,7 +64,8 @@ impl Driver {
             activity: self.activity.clone(),
             patience: patience.clone(),
         };
-        let mut http = builder.serve_connection(TokioIo::new(io), requests);
+        let io = SharedIo::new(io);
+        let mut http = builder.serve_connection(TokioIo::new(io.clone()), requests);
         let mut drained = false;
         loop {
             let verdict = tokio::select! {
@@ -79,7 +80,7 @@ impl Driver {
                     } else if patience.is_over() {
                         tracing::warn!(%peer, "closed: too many requests were taken back at once");
                     }
-                    return;
+                    break;
                 }
                 verdict = self.event(drained) => verdict,
             };
@@ -92,6 +93,8 @@ impl Driver {
                 Verdict::Close | Verdict::HeadTimeout => return,
             }
         }
+        drop(http);
+        Box::pin(io.linger()).await;
     }
 }
 
