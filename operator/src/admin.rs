@@ -27,6 +27,7 @@ use weft_xds::Connections;
 
 use crate::{
     exposition,
+    kubernetes::injector::Problems,
     mesh::{LatestView, View},
     source::{Report, Severity},
 };
@@ -43,7 +44,7 @@ const HELP: &str = "\
 /debug/registryz            services
 /debug/endpointz            endpoints of services
 /debug/configz              routes, rules and policies with their conditions
-/debug/status               conditions of resources and problems of files
+/debug/status               conditions of resources, problems of files and of the injector's settings
 ";
 
 /// What the port shows.
@@ -62,6 +63,8 @@ pub struct Inner {
     pub trust_domain: Arc<OnceLock<Arc<str>>>,
     /// The state of the source, where there is something to say before it was read.
     pub report: Option<watch::Receiver<Arc<Report>>>,
+    /// What is wrong with the injector's settings.
+    pub injector: watch::Receiver<Problems>,
     /// Cancelled when nobody should come any more.
     pub stopping: CancellationToken,
 }
@@ -148,7 +151,12 @@ async fn ready(State(admin): State<Admin>) -> Response {
     match (admin.view(), admin.0.trust_domain.get()) {
         _ if admin.0.stopping.is_cancelled() => unavailable("stopping\n".to_owned()),
         (Some(_), Some(_)) => "ready\n".into_response(),
-        (Some(_), None) => unavailable("the authority is not known yet\n".to_owned()),
+        (Some(_), None) => {
+            let mut reason = "authority or settings are not known yet\n".to_owned();
+            let problems = admin.0.injector.borrow();
+            problems.iter().for_each(|problem| reason.extend([problem.as_str(), "\n"]));
+            unavailable(reason)
+        }
         (None, _) => admin.not_ready(),
     }
 }
@@ -203,6 +211,7 @@ async fn status(State(admin): State<Admin>) -> Response {
             "trustDomain": trust_domain.as_deref(),
             "meshTrustDomain": *view.snapshot.mesh.trust_domain,
             "source": *view.report,
+            "injector": **admin.0.injector.borrow(),
             "resources": mesh::conditions(view),
         })
     })

@@ -38,7 +38,8 @@ use weft_xds::{AdsOptions, AdsServer, MeshResolver, SnapshotSender};
 use crate::{
     admin::{self, Admin},
     kubernetes::{
-        Cluster, MESH_CONFIG, Writers, authority, complain, injector,
+        Cluster, MESH_CONFIG, Writers, authority, complain,
+        injector::{self, Injector},
         pods::Pods,
         status::{self, StatusWriter},
         token_review::TokenReviewer,
@@ -125,6 +126,7 @@ impl Operator {
             home.ads_options(&view),
         );
         let (inject, mut inject_config) = watch::channel(Arc::new(InjectConfig::default()));
+        let (injector_problems, injector) = watch::channel(injector::Problems::default());
         let inject_state = weft_webhook::State::new(inject_config.clone(), &mut registry);
         let known_trust_domain = Arc::new(OnceLock::new());
         let admin = Admin::new(admin::Inner {
@@ -133,6 +135,7 @@ impl Operator {
             registry,
             trust_domain: known_trust_domain.clone(),
             report,
+            injector,
             stopping: shutdown.clone(),
         });
         let mut tasks = vec![tokio::spawn(admin::serve(admin_listener, admin, stop.clone()))];
@@ -173,8 +176,8 @@ impl Operator {
         tasks.push(tokio::spawn(server.run(stop.clone())));
         tasks.push(tokio::spawn(refresh(tls.clone(), authority.clone(), ca_metrics, stop.clone())));
         if let Home::Cluster { cluster, webhooks, .. } = home {
-            let follow = injector::follow(cluster.clone(), inject);
-            tokio::spawn(until(stop.clone(), follow));
+            let injector = Injector { settings: inject, problems: injector_problems };
+            tokio::spawn(until(stop.clone(), injector.follow(cluster.clone())));
             tokio::select! {
                 _ = inject_config.changed() => {}
                 () = shutdown.cancelled() => return Ok(Self { tasks, ..started }),

@@ -3,6 +3,7 @@
 //! From the ConfigMap `weft`: key `values` is [`InjectConfig`] as JSON, key `mesh` Istio's MeshConfig, whose fields win where
 //! both speak of the same thing. `{}` and nothing are the defaults.
 
+mod salvage;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -258,11 +259,7 @@ impl InjectConfig {
                 .and_then(|fields| serde_json::from_value(fields.into()))
                 .map_err(ConfigError::Values)?,
         };
-        if !mesh.trim().is_empty() {
-            let mesh: Value = serde_saphyr::from_str(mesh)
-                .map_err(|error| ConfigError::Mesh(error.to_string()))?;
-            config.merge_mesh(&mesh)?;
-        }
+        config.merge_mesh(&read_mesh(mesh)?.into())?;
         config.check()?;
         Ok(config)
     }
@@ -315,6 +312,19 @@ impl InjectConfig {
         ProxyConfig::read(self.default_config.clone())
             .map_err(|(name, reason)| field(&format!("defaultConfig.{name}"), reason))?;
         Ok(())
+    }
+}
+
+/// The fields of the key `mesh`.
+fn read_mesh(text: &str) -> Result<Object, ConfigError> {
+    if text.trim().is_empty() {
+        return Ok(Object::new());
+    }
+    match serde_saphyr::from_str(text) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(Value::Null) => Ok(Object::new()),
+        Ok(_) => Err(ConfigError::Mesh("is not an object".to_owned())),
+        Err(error) => Err(ConfigError::Mesh(error.to_string())),
     }
 }
 
