@@ -40,8 +40,9 @@ mod timeouts;
 use hash::Affinity;
 use timeouts::{deadline, expected_timeout, idle, or_never, overall_timeout};
 
-/// How often an attempt is repeated of its own accord because a reused connection broke under it.
-const STALE_RETRIES: u32 = 1;
+/// How often an attempt is repeated of its own accord because its connection ended before the endpoint knew of it. An endpoint
+/// that drains ends all of its connections at once, and several may have been idle here.
+const STALE_RETRIES: u32 = 3;
 
 /// A request being forwarded.
 pub struct Forwarding<'a> {
@@ -192,7 +193,7 @@ impl Forwarding<'_> {
                         Next::Again => Next::Again,
                     }
                 }
-                Outcome::Failed(error) => match self.after_failure(&error) {
+                Outcome::Failed(error) => match self.after_failure(&error, &picked) {
                     Next::Give => return self.failed(&error),
                     Next::Again => Next::Again,
                 },
@@ -380,7 +381,7 @@ impl Forwarding<'_> {
         next
     }
 
-    fn after_failure(&mut self, error: &UpstreamError) -> Next {
+    fn after_failure(&mut self, error: &UpstreamError, picked: &Picked) -> Next {
         let reset = match error.kind {
             // The client's own doing.
             ErrorKind::RequestBody => return Next::Give,
@@ -393,14 +394,17 @@ impl Forwarding<'_> {
                 Reset::Broken { before_request: !error.sent }
             }
         };
+        // A proxy of the mesh answers every request that it takes: when it ends even a new connection in order it drains.
         let stale = error.kind == ErrorKind::Closed
-            && error.reused
+            && (error.reused || picked.is_mutual_tls())
             && (!error.sent || (error.ended && self.head.method.is_idempotent()));
         if stale && self.stale_left > 0 && self.body.can_repeat() {
             // The endpoint closed an idle connection just as it was used (RFC 9112, 9.3.1): it knows nothing of the
             // request. A reset is no such end: it may be the answer to the request.
+            if self.stale_left == STALE_RETRIES {
+                self.tried.pop();
+            }
             self.stale_left -= 1;
-            self.tried.pop();
             self.permit = None;
             return Next::Again;
         }

@@ -183,11 +183,14 @@ impl Http1 {
                     Ok(Some(end)) => break Ok(wire.incoming.bytes.split_to(end).freeze()),
                     Err(error) => break Err(error),
                 }
-            } else if self.finishing {
+            }
+            let filled = wire.incoming.poll_fill(io, cx);
+            // A request that is here already is still answered.
+            if filled.is_pending() && self.finishing && wire.incoming.bytes.is_empty() {
                 self.state = State::Closing(None);
                 return Poll::Ready(());
             }
-            match ready!(wire.incoming.poll_fill(io, cx)) {
+            match ready!(filled) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => {
                     self.state = State::Ended;
@@ -325,7 +328,7 @@ impl Http1 {
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(())) if responding.ended => {
-                    let next = after(wire, &self.answers, self.finishing, cx);
+                    let next = after(wire, &self.answers, cx);
                     self.state = next;
                     return Poll::Ready(());
                 }
@@ -493,18 +496,14 @@ impl Responding {
 }
 
 /// What follows a response.
-fn after(wire: &mut Wire, answers: &Answers, finishing: bool, cx: &mut Context<'_>) -> State {
+fn after(wire: &mut Wire, answers: &Answers, cx: &mut Context<'_>) -> State {
     if !wire.is_read() && wire.failed.is_none() && answers.persists {
         read_on(wire, cx);
     }
     // A body that outlives its request reads nothing more.
     wire.request += 1;
     wire.watcher = None;
-    if answers.persists
-        && wire.is_read()
-        && wire.failed.is_none()
-        && !(finishing && wire.incoming.bytes.is_empty())
-    {
+    if answers.persists && wire.is_read() && wire.failed.is_none() {
         State::Head
     } else {
         State::Closing(None)
