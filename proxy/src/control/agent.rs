@@ -15,6 +15,7 @@ use crate::{settings::Settings, shared::Lifecycle};
 mod call;
 mod grpc;
 mod probe;
+mod redirect;
 mod scrape;
 
 use call::Caller;

@@ -344,3 +344,35 @@ async fn requests_come_over_real_sockets() {
         })
         .await;
 }
+
+/// Anybody may connect to the ports that the kubelet's probes come by.
+#[tokio::test]
+async fn connections_on_which_nothing_happens_make_room() {
+    LocalSet::new()
+        .run_until(async {
+            let test = Test::default();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let agent = Agent::new(&test.shared.settings, test.lifecycle.clone()).unwrap();
+            spawn_local(server::serve(listener, Role::Health, test.admin.clone(), Rc::new(agent)));
+            // More than there are places, and each has begun a request that does not end.
+            let mut silent = Vec::new();
+            for _ in 0..100 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(b"GET /healthz/ready HTTP/1.1\r\n").await.unwrap();
+                silent.push(stream);
+                let probe = "GET /healthz/ready HTTP/1.1\r\nhost: p\r\nconnection: close\r\n\r\n";
+                let answer = exchange(address, probe).await;
+                assert!(answer.starts_with("HTTP/1.1 "), "{answer:?}");
+            }
+            // The oldest had to go, the youngest is still there.
+            let mut oldest = silent.remove(0);
+            assert_eq!(oldest.read(&mut [0]).await.unwrap_or_default(), 0);
+            let mut youngest = silent.pop().unwrap();
+            youngest.write_all(b"host: p\r\nconnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            youngest.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 "), "{answer:?}");
+        })
+        .await;
+}

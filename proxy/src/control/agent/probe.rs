@@ -19,8 +19,12 @@ use serde::Deserialize;
 use super::{
     call::{CallError, Caller},
     grpc::{self, GrpcError},
+    redirect::Step,
 };
 use crate::control::names;
+
+/// Redirections that are followed, as by the kubelet.
+const REDIRECTIONS: usize = 10;
 
 /// Why probes cannot be read: not the JSON that it should be.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +46,9 @@ pub enum Failure {
     /// The health check.
     #[error(transparent)]
     Grpc(#[from] GrpcError),
+    /// The application sends the probe from one place to the next.
+    #[error("stopped after {0} redirections")]
+    Redirections(usize),
     /// What the pod asks for makes no sense.
     #[error("the probe cannot be made: it {0}")]
     Senseless(String),
@@ -199,9 +206,21 @@ impl Probe {
         match &self.action {
             Action::Http { host, port, tls, path, headers: own } => {
                 let to = address(caller, host, *port).await?;
-                let request = request(path, to, headers, own)?;
-                let answer = caller.http1(to, *tls, request).await?;
-                Ok(answer.status())
+                let is_same = |named: &str| match named.parse::<IpAddr>() {
+                    Ok(named) => named == to.ip() && (host.is_empty() || host.parse() == Ok(named)),
+                    Err(_) => named.eq_ignore_ascii_case(host),
+                };
+                let mut step = Step { port: *port, tls: *tls, path: path.clone(), authority: None };
+                for _ in 0..REDIRECTIONS {
+                    let to = SocketAddr::new(to.ip(), step.port);
+                    let request = request(&step, to, headers, own)?;
+                    let answer = caller.http1(to, step.tls, request).await?;
+                    match step.next(answer.status(), answer.headers(), is_same) {
+                        Some(next) => step = next,
+                        None => return Ok(answer.status()),
+                    }
+                }
+                Err(Failure::Redirections(REDIRECTIONS))
             }
             Action::Tcp { host, port } => {
                 let to = address(caller, host, *port).await?;
@@ -232,12 +251,12 @@ async fn address(caller: &Caller, host: &str, port: u16) -> Result<SocketAddr, F
 
 /// The kubelet's own headers, and those of the probe.
 fn request(
-    path: &Uri,
+    step: &Step,
     to: SocketAddr,
     kubelet: &HeaderMap,
     own: &HeaderMap,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
-    let mut request = Request::get(path.clone()).body(Full::default())?;
+    let mut request = Request::get(step.path.clone()).body(Full::default())?;
     let headers = request.headers_mut();
     for (name, value) in kubelet {
         if *name != HOST && *name != CONNECTION && !own.contains_key(name) {
@@ -247,7 +266,9 @@ fn request(
     for (name, value) in own {
         headers.append(name, value.clone());
     }
-    if !headers.contains_key(HOST) {
+    if let Some(authority) = &step.authority {
+        headers.insert(HOST, HeaderValue::from_str(authority.as_str())?);
+    } else if !headers.contains_key(HOST) {
         headers.insert(HOST, HeaderValue::from_str(&to.to_string())?);
     }
     Ok(request)

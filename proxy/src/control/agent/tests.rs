@@ -171,6 +171,46 @@ async fn probes_ask_the_application_and_answer_as_it_does() {
     assert_eq!(*asked.borrow(), ["/live?x=1 shop yes kubelet", &own]);
 }
 
+#[tokio::test(flavor = "local")]
+async fn probes_follow_the_application_within_the_pod() {
+    let (good, asked) = application(204, "").await;
+    let away = async |location: String| {
+        let listener = TcpListener::bind((LOCAL, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let location = location.replace("{port}", &port.to_string());
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let location = location.clone();
+                let service = service_fn(move |_: Request<hyper::body::Incoming>| {
+                    let answer = Response::builder().status(302).header("location", &location);
+                    let answer = answer.body(Full::<Bytes>::default()).unwrap();
+                    async move { Ok::<_, std::convert::Infallible>(answer) }
+                });
+                spawn_local(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
+            }
+        });
+        port
+    };
+    let near = away(format!("http://127.0.0.1:{good}/live")).await;
+    let far = away(format!("http://shop.example:{good}/live")).await;
+    let circle = away("http://127.0.0.1:{port}/".to_owned()).await;
+    let probers = format!(
+        r#"{{"/app-health/a/livez": {{"httpGet": {{"port": {near},
+              "httpHeaders": [{{"name": "X-Probe", "value": "yes"}}, {{"name": "Host", "value": "shop"}}]}}, "timeoutSeconds": 20}},
+            "/app-health/b/livez": {{"httpGet": {{"port": {far}}}, "timeoutSeconds": 20}},
+            "/app-health/c/livez": {{"httpGet": {{"port": {circle}}}, "timeoutSeconds": 20}}}}"#
+    );
+    let test = Test::new(&probers, "{}").unwrap();
+    assert_eq!(test.probe("/app-health/a/livez").await, 204);
+    assert_eq!(*asked.borrow(), [format!("/live 127.0.0.1:{good} yes kubelet")]);
+    assert_eq!(test.probe("/app-health/b/livez").await, 302, "another host is the answer");
+    let (status, text) = test.ask("GET", "/app-health/c/livez", "10.0.0.1:4000").await.unwrap();
+    assert_eq!((status, text.as_str()), (500, "stopped after 10 redirections\n"));
+}
+
 #[test]
 fn what_the_injector_wrote_wrongly_is_named() {
     for probers in ["[]", r#"{"/p": {"tcpSocket": {"port": 70000}}}"#] {
