@@ -1,5 +1,7 @@
 //! The operator's pods: there, ready, and if not, what Kubernetes says of them.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
@@ -40,7 +42,21 @@ pub fn judge(facts: &Facts) -> Section {
         ready if ready < wanted => section.warning(text, "it may be on its way"),
         _ => section.fine(text),
     }
+    injector(&mut section, facts);
     section
+}
+
+/// What the operator says of the injector's settings.
+fn injector(section: &mut Section, facts: &Facts) {
+    let statuses = facts.statuses.values().flatten();
+    let problems = statuses.flat_map(|status| status["injector"].as_array().into_iter().flatten());
+    let problems: BTreeSet<&str> = problems.filter_map(|problem| problem.as_str()).collect();
+    for problem in problems {
+        section.error(
+            format!("the injector's settings are not in effect as they are written: {problem}"),
+            format!("kubectl -n {} edit configmap weft, or helm upgrade", facts.namespace),
+        );
+    }
 }
 
 /// Why a pod does not get ready, as far as Kubernetes knows.

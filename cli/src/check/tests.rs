@@ -312,6 +312,10 @@ fn proxies_are_connected_and_have_what_they_were_sent() {
         "conditions": [{"type": "Accepted", "status": "False"}]});
     facts.statuses.insert("op".into(), Ok(json!({"resources": [invalid]})));
     expect(&facts, 0, &["VirtualService shop/a are not in effect", "1 warning"]);
+    let mut facts = healthy();
+    let status = json!({"resources": [], "injector": ["logLevel: \"loud\" is none of them"]});
+    facts.statuses.insert("op".into(), Ok(status));
+    expect(&facts, 1, &["the injector's settings are not in effect", "logLevel: \"loud\" is none"]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use weft_api::identity::SpiffeId;
 
 use crate::{
@@ -382,6 +383,8 @@ pub struct AuthorityStore {
     /// The folder that is read again; without one, whoever knows says what changed.
     state: Option<StateDir>,
     current: ArcSwap<(CaFiles, Arc<Authority>)>,
+    /// Told of whenever the authority is another one.
+    changes: watch::Sender<()>,
 }
 
 impl AuthorityStore {
@@ -396,7 +399,7 @@ impl AuthorityStore {
     ) -> Result<Self, AuthorityError> {
         let created = Authority::load_or_create(&state, trust_domain, now)?;
         let files = CaFiles::read(&state)?.ok_or(AuthorityError::Gone)?;
-        Ok(Self { state: Some(state), current: ArcSwap::from_pointee((files, Arc::new(created))) })
+        Ok(Self::of(Some(state), files, created))
     }
 
     /// An authority from texts that are kept elsewhere.
@@ -405,7 +408,17 @@ impl AuthorityStore {
     /// When they are not a whole, valid authority.
     pub fn new(files: CaFiles, now: OffsetDateTime) -> Result<Self, AuthorityError> {
         let authority = Authority::from_files(&files, now)?;
-        Ok(Self { state: None, current: ArcSwap::from_pointee((files, Arc::new(authority))) })
+        Ok(Self::of(None, files, authority))
+    }
+
+    fn of(state: Option<StateDir>, files: CaFiles, authority: Authority) -> Self {
+        let current = ArcSwap::from_pointee((files, Arc::new(authority)));
+        Self { state, current, changes: watch::Sender::new(()) }
+    }
+
+    /// Changes when the authority is another one from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The authority to sign with now.
@@ -438,6 +451,7 @@ impl AuthorityStore {
         }
         let authority = Authority::from_files(&files, now)?;
         self.current.store(Arc::new((files, Arc::new(authority))));
+        self.changes.send_replace(());
         Ok(true)
     }
 }

@@ -17,7 +17,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep};
 use weft_ca::authority::AuthorityStore;
 
 use super::FIELD_MANAGER;
@@ -29,6 +29,52 @@ pub const INJECTOR: &str = "weft-sidecar-injector";
 pub const VALIDATOR: &str = "weft-validator";
 /// How often it is looked whether the roots are others.
 const REPAIR: Duration = Duration::from_secs(10);
+/// Roots that are no longer the mesh's stay for so long: replicas take a new authority one after the other, and the API
+/// server learns of new roots a moment after they were written.
+const OVERLAP: Duration = Duration::from_secs(60);
+
+/// The roots to write: the mesh's, and for a while those before.
+#[derive(Debug)]
+struct Roots {
+    current: String,
+    before: Option<(String, Instant)>,
+}
+
+impl Roots {
+    fn new(current: String) -> Self {
+        Self { current, before: None }
+    }
+
+    /// The mesh's roots are these now.
+    fn bundle(&mut self, current: String, now: Instant) -> String {
+        if current != self.current {
+            let before = std::mem::replace(&mut self.current, current);
+            self.before = Some((before, now));
+        }
+        self.before = self.before.take().filter(|(_, since)| now - *since < OVERLAP);
+        let mut bundle = self.current.clone();
+        for before in self.before.iter().flat_map(|(before, _)| certificates(before)) {
+            if !certificates(&self.current).any(|current| current == before) {
+                if !bundle.ends_with('\n') {
+                    bundle.push('\n');
+                }
+                bundle.push_str(before);
+                bundle.push('\n');
+            }
+        }
+        bundle
+    }
+}
+
+/// The certificates of a text in PEM.
+fn certificates(pem: &str) -> impl Iterator<Item = &str> {
+    const BEGIN: &str = "-----BEGIN";
+    pem.match_indices(BEGIN).map(|(start, _)| {
+        let rest = &pem[start..];
+        let end = rest[BEGIN.len()..].find(BEGIN).map_or(rest.len(), |end| end + BEGIN.len());
+        rest[..end].trim_end()
+    })
+}
 
 /// A kind of webhook configuration.
 pub trait Configuration:
@@ -84,6 +130,8 @@ pub async fn maintain<K: Configuration>(
     let mut current: Option<K> = None;
     let mut repair = interval(REPAIR);
     let mut backoff = Backoff::default();
+    let mut changes = authority.changes();
+    let mut roots = Roots::new(authority.current().trust_bundle());
     loop {
         tokio::select! {
             event = watched.next() => match event {
@@ -101,8 +149,10 @@ pub async fn maintain<K: Configuration>(
                 None => return,
             },
             _ = repair.tick() => {}
+            // Its sender lives as long as the authority.
+            _ = changes.changed() => {}
         }
-        let bundle = authority.current().trust_bundle();
+        let bundle = roots.bundle(authority.current().trust_bundle(), Instant::now());
         let Some(patch) = current.as_ref().and_then(|held| patch(held, &bundle)) else { continue };
         let options = PatchParams::apply(FIELD_MANAGER).force();
         match api.patch(name, &options, &Patch::Apply(patch)).await {
@@ -136,6 +186,24 @@ mod tests {
         let value =
             json!({ "metadata": { "name": VALIDATOR }, "webhooks": webhooks.collect::<Value>() });
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn roots_that_are_replaced_stay_for_a_while() {
+        let pem = |name: &str| format!("-----BEGIN C-----\n{name}\n-----END C-----\n");
+        let (old, new) = (pem("old"), pem("new"));
+        let start = Instant::now();
+        let mut roots = Roots::new(old.clone());
+        assert_eq!(roots.bundle(old.clone(), start), old);
+        // Rotated with an overlap.
+        let both = old.clone() + &new;
+        assert_eq!(roots.bundle(both.clone(), start), both);
+        assert_eq!(roots.bundle(both.clone(), start + OVERLAP), both);
+        // One after the other.
+        let end = start + 2 * OVERLAP;
+        assert_eq!(roots.bundle(new.clone(), end), new.clone() + &old);
+        assert_eq!(roots.bundle(new.clone(), end + OVERLAP / 2), new.clone() + &old);
+        assert_eq!(roots.bundle(new.clone(), end + OVERLAP), new);
     }
 
     #[test]

@@ -139,6 +139,7 @@ pub async fn publish(
     let mut known = Known::default();
     let mut repair = interval(REPAIR);
     let mut backoff = Backoff::default();
+    let mut changes = authority.changes();
     loop {
         let failed = tokio::select! {
             event = namespaces.next() => match event {
@@ -164,6 +165,7 @@ pub async fn publish(
                 None
             }
             _ = repair.tick() => None,
+            _ = changes.changed() => None,
         };
         if let Some(error) = failed {
             backoff.tell("namespaces or ConfigMaps of roots cannot be followed", &error);
