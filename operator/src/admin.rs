@@ -216,3 +216,41 @@ async fn status(State(admin): State<Admin>) -> Response {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    fn admin(view: LatestView, injector: Problems) -> Admin {
+        Admin::new(Inner {
+            view,
+            connections: Connections::default(),
+            registry: Registry::default(),
+            trust_domain: Arc::default(),
+            report: None,
+            injector: watch::Sender::new(injector).subscribe(),
+            stopping: CancellationToken::new(),
+        })
+    }
+
+    async fn text(response: Response) -> (u16, String) {
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Its thread owns the sender of views: a panic there drops it.
+    #[tokio::test]
+    async fn an_operator_whose_index_has_ended_is_to_be_restarted() {
+        let (sender, view) = watch::channel(None);
+        let admin = admin(view, Problems::default());
+        let healthz = async || text(healthz(State(admin.clone())).await).await;
+        assert_eq!(healthz().await.0, 200);
+        drop(sender);
+        assert_eq!(healthz().await, (503, "the index does not run any more\n".to_owned()));
+        admin.0.stopping.cancel();
+        assert_eq!(healthz().await.0, 200, "it ends last when all of it ends");
+    }
+}

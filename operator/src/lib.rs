@@ -7,6 +7,7 @@ mod admin;
 mod backoff;
 mod exposition;
 pub mod kubernetes;
+mod listen;
 pub mod mesh;
 mod operator;
 pub mod server;

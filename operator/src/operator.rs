@@ -44,6 +44,7 @@ use crate::{
         status::{self, StatusWriter},
         token_review::TokenReviewer,
     },
+    listen::bind,
     mesh::{self, LatestView, MeshTask},
     server::{self, Server},
     settings::{Settings, Source},
@@ -217,10 +218,6 @@ impl Operator {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{flag} {address} cannot be bound"))
 }
 
 /// The task, unless the signal ends it.

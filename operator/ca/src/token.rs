@@ -25,7 +25,7 @@ pub const MAX_TOKEN: usize = 8 << 10;
 const SUBJECT_PREFIX: &str = "system:serviceaccount:";
 
 /// Why a token says nothing about its bearer.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TokenError {
     /// There is none.
     #[error("no bearer token")]

@@ -6,7 +6,10 @@
 
 mod decide;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::{
@@ -15,7 +18,10 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use tokio::time::{interval, sleep};
+use tokio::{
+    task::spawn_blocking,
+    time::{interval, sleep},
+};
 use weft_crds::Kind;
 
 use self::decide::{Notice, Write};
@@ -29,6 +35,10 @@ use crate::{
 const REPAIR: Duration = Duration::from_secs(30);
 /// A change is waited out: several resources of one `kubectl apply` are judged together.
 const QUIET: Duration = Duration::from_millis(300);
+/// So many times as long as the last look took nothing is looked at again: what many resources cost is bounded.
+const REST: u32 = 10;
+/// But no longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(20);
 /// Time between two writes, so that a change that touches all resources does not flood the API server.
 const SPACE: Duration = Duration::from_millis(20);
 
@@ -87,13 +97,22 @@ impl StatusWriter {
                 }
                 _ = repair.tick() => {}
             }
-            self.write_all().await;
+            let cost = self.write_all().await;
+            sleep((cost * REST).min(LONGEST_REST)).await;
         }
     }
 
-    async fn write_all(&mut self) {
-        let Some(view) = self.view.borrow_and_update().clone() else { return };
-        for wanted in weft_status::conditions(&view.snapshot, &view.diagnoses) {
+    /// Writes what is to be written; says how long it took to find that out.
+    async fn write_all(&mut self) -> Duration {
+        let Some(view) = self.view.borrow_and_update().clone() else { return Duration::ZERO };
+        let judge = move || {
+            let began = Instant::now();
+            let conditions = weft_status::conditions(&view.snapshot, &view.diagnoses);
+            (conditions, began.elapsed())
+        };
+        // In a large mesh this takes a while: proxies are served meanwhile.
+        let Ok((conditions, cost)) = spawn_blocking(judge).await else { return Duration::ZERO };
+        for wanted in conditions {
             let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == wanted.reference.kind);
             let (Some(kind), Some(held)) = (kind, self.held.get(&wanted.reference)) else {
                 continue;
@@ -103,6 +122,7 @@ impl StatusWriter {
             self.write(kind, &wanted.reference, &held, write).await;
             sleep(SPACE).await;
         }
+        cost
     }
 
     async fn write(

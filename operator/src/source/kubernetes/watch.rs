@@ -214,13 +214,14 @@ impl Watch {
     async fn apply(&mut self, api_version: &str, object: DynamicObject) -> Result<(), Unheard> {
         let key = read::key(self.kind.kind, &object.metadata);
         let version = object.metadata.resource_version.clone().unwrap_or_default();
+        if matches!(self.kind.kind, Kind::Mesh(_)) {
+            // The same object may be there in another version of the API, in which its status has to be written from now on.
+            self.held.note(self.kind.kind, api_version, &object);
+        }
         if !version.is_empty() && self.known.get(&key) == Some(&version) {
             return Ok(());
         }
         self.known.insert(key, version);
-        if matches!(self.kind.kind, Kind::Mesh(_)) {
-            self.held.note(self.kind.kind, api_version, &object);
-        }
         let event = read::read(self.kind.kind, api_version, object);
         self.tell(vec![event]).await
     }
@@ -282,4 +283,42 @@ fn describe(error: &dyn std::error::Error) -> String {
         cause = next.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_in_another_version_of_the_api_is_the_same_and_its_status_goes_there() {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
+            Err::<http::Response<kube::client::Body>, _>("nobody asks".to_owned())
+        });
+        let ours = weft_crds::Kind::VirtualService;
+        let kind = WatchedKind {
+            kind: Kind::Mesh(ours),
+            group: ours.group(),
+            versions: ours.versions(),
+            plural: ours.plural(),
+            scope: Scope::All,
+        };
+        let (messages, mut told) = mpsc::channel(8);
+        let held = HeldStatuses::default();
+        let client = Client::new(service, "default");
+        let mut watch = Watch::new(client, kind, messages, held.clone());
+        let object: DynamicObject = serde_json::from_value(json!({
+            "metadata": { "name": "orders", "namespace": "shop", "resourceVersion": "7" },
+            "spec": { "hosts": ["orders"], "http": [{ "route": [{ "destination": { "host": "orders" } }] }] },
+        }))
+        .unwrap();
+        let reference = watch.kind.kind.reference("shop", "orders");
+        for version in ["networking.istio.io/v1", "networking.istio.io/v1beta1"] {
+            watch.apply(version, object.clone()).await.ok().unwrap();
+            assert_eq!(held.get(&reference).unwrap().api_version, version);
+        }
+        assert!(matches!(told.try_recv(), Ok(Message::Events { objects: 1, .. })));
+        assert!(told.try_recv().is_err(), "it is told of once");
+    }
 }
