@@ -3,13 +3,12 @@
 //! Decoded on the control thread (`control::decode`), swapped as one [`ProxyConfig`], read by the data threads.
 //! Invariant: a route that is here names only clusters that are here, or that the control plane says do not exist.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
 };
+
+use foldhash::HashMap;
 
 pub mod access_log;
 pub mod cluster;

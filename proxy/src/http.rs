@@ -24,5 +24,6 @@ pub mod retry;
 pub mod router;
 pub mod routes;
 pub mod sanitize;
+pub mod seen;
 pub mod telemetry;
 pub mod upgrade;

@@ -1,9 +1,10 @@
 //! Route configurations, virtual hosts and routes (`envoy.config.route.v3`).
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use ::http::{HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use super::{
     filter::{FilterOverrides, Fraction},

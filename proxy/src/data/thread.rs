@@ -4,7 +4,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -12,6 +11,7 @@ use std::{
 
 use ::http::HeaderMap;
 use arc_swap::{ArcSwap, Cache};
+use foldhash::HashMap;
 use tokio::sync::{Notify, watch};
 
 use super::counters::{HttpCounters, ListenerCounters, RateLimitCounters, RbacCounters};

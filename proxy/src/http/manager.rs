@@ -89,13 +89,13 @@ pub async fn handle(
         tls: connection.tls.is_some(),
         info: connection.tls.as_ref(),
     };
-    let Accepted { mut head, wants } = match sanitize::accept(&manager, parts, client) {
+    let Accepted { mut head, wants, seen } = match sanitize::accept(&manager, parts, client) {
         Ok(accepted) => accepted,
         Err(refusal) => return Ok(refuse(record, &method, &refusal)),
     };
-    record.authority = head.authority().into();
+    record.authority = head.authority.clone();
     record.remote = sanitize::remote_address(&manager, &head.headers, connection.peer);
-    record.take_peer_metadata(&mut head.headers);
+    record.take_peer_metadata(&mut head.headers, seen);
     let mut passing = Passing { head, body, wants, upgrade: exchange.upgrade };
     if passing.wants == Wants::Connect && connection.destination == Destination::HttpProxy {
         return Ok(upgrade::connect(record, passing).await);

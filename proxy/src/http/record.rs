@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use ::http::{HeaderMap, StatusCode, Version, request};
+use ::http::{HeaderMap, HeaderValue, StatusCode, Version, request};
 use tokio::time::Instant;
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
     head::{Head, is_grpc, names},
     replay::Replay,
     routes::Choice,
+    seen::Seen,
     telemetry,
 };
 use crate::{
@@ -60,7 +61,7 @@ pub struct Record {
     /// The head as it goes upstream; kept for access logs.
     pub head: Option<Head>,
     /// The authority that was asked for.
-    pub authority: Arc<str>,
+    pub authority: HeaderValue,
     /// The client's address, after `x-forwarded-for`.
     pub remote: SocketAddr,
     /// The route.
@@ -127,7 +128,7 @@ impl Record {
             version: parts.version,
             grpc: is_grpc(&parts.headers),
             head: None,
-            authority: Arc::default(),
+            authority: HeaderValue::from_static(""),
             remote: connection.peer,
             choice: None,
             unrouted_host: None,
@@ -159,9 +160,9 @@ impl Record {
     }
 
     /// Takes the peer's metadata out of a request: it counts over mutual TLS only, and never goes further.
-    pub fn take_peer_metadata(&mut self, headers: &mut HeaderMap) {
-        let id = headers.remove(names::PEER_METADATA_ID);
-        let Some(value) = headers.remove(names::PEER_METADATA) else { return };
+    pub fn take_peer_metadata(&mut self, headers: &mut HeaderMap, seen: Seen) {
+        let id = seen.take(headers, &names::PEER_METADATA_ID);
+        let Some(value) = seen.take(headers, &names::PEER_METADATA) else { return };
         let inbound = self.manager.direction == TrafficDirection::Inbound;
         if inbound && self.connection.is_mutual_tls() {
             self.told_metadata = true;

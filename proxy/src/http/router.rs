@@ -18,7 +18,8 @@ use super::{
     response::{Deadline, Reply, Tracked, finish_headers, millis_value, reply},
     retry::{self, Reset},
     routes::Choice,
-    sanitize::{Wants, remove_hop_by_hop},
+    sanitize::Wants,
+    seen::Seen,
     upgrade,
 };
 use crate::{
@@ -501,8 +502,9 @@ impl Forwarding<'_> {
             let unfinished = UpstreamError::unsent(ErrorKind::Protocol);
             return self.failed(&unfinished);
         }
-        remove_hop_by_hop(&mut parts.headers);
-        self.exchange_metadata(&mut parts.headers, picked);
+        let seen = Seen::new(&parts.headers);
+        seen.remove_hop_by_hop(&mut parts.headers);
+        self.exchange_metadata(&mut parts.headers, seen, picked);
         let sent = self.body.ended_at().map_or(began, |ended| ended.max(began));
         let service_time = now.saturating_duration_since(sent);
         parts.headers.insert(names::UPSTREAM_SERVICE_TIME, millis_value(service_time));
@@ -530,9 +532,9 @@ impl Forwarding<'_> {
 
     /// Peer metadata of the response: outbound it is the server's, for us alone; inbound it is ours, for a client that
     /// told us its own.
-    fn exchange_metadata(&mut self, headers: &mut HeaderMap, picked: &Picked) {
-        let id = headers.remove(names::PEER_METADATA_ID);
-        let value = headers.remove(names::PEER_METADATA);
+    fn exchange_metadata(&mut self, headers: &mut HeaderMap, seen: Seen, picked: &Picked) {
+        let id = seen.take(headers, &names::PEER_METADATA_ID);
+        let value = seen.take(headers, &names::PEER_METADATA);
         match self.record.manager.direction {
             TrafficDirection::Outbound => {
                 if let Some(value) = value.filter(|_| picked.is_mutual_tls()) {

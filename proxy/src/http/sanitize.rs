@@ -6,12 +6,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Version, header, request, uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method, Version, header, request, uri::PathAndQuery,
 };
 
 use super::{
     head::{Head, names},
     path,
+    seen::{Seen, connection_tokens},
 };
 
 mod edge;
@@ -104,6 +105,8 @@ pub struct Accepted {
     pub head: Head,
     /// What it wants to become.
     pub wants: Wants,
+    /// What its headers were.
+    pub seen: Seen,
 }
 
 /// Looks a request over.
@@ -122,20 +125,23 @@ pub fn accept(
     if headers.len() > manager.max_request_headers {
         return Err(Refusal::TooManyHeaders);
     }
-    check_transfer_encoding(&headers)?;
-    let wants = wants(manager, &method, version, &headers)?;
+    let seen = Seen::new(&headers);
+    if seen.has(&header::TRANSFER_ENCODING) {
+        check_transfer_encoding(&headers)?;
+    }
+    let wants = wants(manager, &method, version, (&headers, seen))?;
     let authority = authority(&uri, &headers)?;
     let target = target(&method, &uri)?;
-    remove_hop_by_hop(&mut headers);
+    seen.remove_hop_by_hop(&mut headers);
     for name in [header::HOST, header::EXPECT, names::EXPECTED_TIMEOUT] {
-        headers.remove(name);
+        seen.take(&mut headers, &name);
     }
     if version == Version::HTTP_2 {
         join_cookies(&mut headers);
     }
     // The client's proxy counts attempts, for the application to see.
     if manager.direction != TrafficDirection::Inbound {
-        headers.remove(names::ATTEMPT_COUNT);
+        seen.take(&mut headers, &names::ATTEMPT_COUNT);
     }
     let mut head = Head { method, https: false, authority, target, version, headers };
     match path::normalize(&manager.path, &head.target) {
@@ -148,11 +154,12 @@ pub fn accept(
     client_certificate(manager.forward_client_cert, manager, &mut head.headers, client.info);
     // At an edge nobody is trusted to know which numbers are taken.
     let known = (!manager.use_remote_address || manager.preserve_request_id)
+        && seen.has(&names::REQUEST_ID)
         && head.headers.contains_key(names::REQUEST_ID);
     if manager.generate_request_id && !known {
         head.headers.insert(names::REQUEST_ID, request_id());
     }
-    Ok(Accepted { head, wants })
+    Ok(Accepted { head, wants, seen })
 }
 
 /// HTTP/2 may cut a cookie into several headers; HTTP/1 knows one only (RFC 9113, 8.2.3).
@@ -182,13 +189,16 @@ fn wants(
     manager: &HttpConnectionManager,
     method: &Method,
     version: Version,
-    headers: &HeaderMap,
+    (headers, seen): (&HeaderMap, Seen),
 ) -> Result<Wants, Refusal> {
     let allowed = |name: &str| manager.upgrades.iter().any(|upgrade| **upgrade == *name);
     if method == Method::CONNECT {
         return if allowed("connect") { Ok(Wants::Connect) } else { Err(Refusal::Upgrade) };
     }
-    if version != Version::HTTP_11 || !connection_tokens(headers).any(|token| token == "upgrade") {
+    let upgrades = version == Version::HTTP_11
+        && seen.has(&header::UPGRADE)
+        && connection_tokens(headers).any(|token| token == "upgrade");
+    if !upgrades {
         return Ok(Wants::Response);
     }
     let Some(protocol) = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()) else {
@@ -221,12 +231,25 @@ fn authority(uri: &::http::Uri, headers: &HeaderMap) -> Result<HeaderValue, Refu
     }
     // What goes upstream as an authority must be one; user information has no place in it.
     let valid = value.len() <= 1_024
-        && !value.as_bytes().contains(&b'@')
-        && ::http::uri::Authority::try_from(value.as_bytes()).is_ok();
+        && (is_plain_host(value.as_bytes())
+            || (!value.as_bytes().contains(&b'@')
+                && ::http::uri::Authority::try_from(value.as_bytes()).is_ok()));
     if !valid {
         return Err(Refusal::InvalidHost);
     }
     Ok(value)
+}
+
+/// Whether it is a name or an IPv4 address, and a port or none: what nearly all are, told without parsing more.
+fn is_plain_host(authority: &[u8]) -> bool {
+    let colon = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
+    let (host, port) = authority.split_at(colon);
+    let port = port.strip_prefix(b":").unwrap_or(b"0");
+    let of_names = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    !host.is_empty()
+        && host.iter().all(of_names)
+        && (1..=5).contains(&port.len())
+        && port.iter().all(u8::is_ascii_digit)
 }
 
 fn target(method: &Method, uri: &::http::Uri) -> Result<PathAndQuery, Refusal> {
@@ -238,64 +261,6 @@ fn target(method: &Method, uri: &::http::Uri) -> Result<PathAndQuery, Refusal> {
             Ok(PathAndQuery::from_static("/"))
         }
         _ => Err(Refusal::MissingPath),
-    }
-}
-
-/// Every token of every `Connection` field, lower-cased.
-fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = String> {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|token| token.trim().to_ascii_lowercase())
-        .filter(|token| !token.is_empty())
-}
-
-/// Headers that a `Connection` field cannot have removed: message framing, and what proxies say of the client.
-const PROTECTED: [HeaderName; 8] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::CACHE_CONTROL,
-    names::FORWARDED_FOR,
-    names::FORWARDED_PROTO,
-    names::FORWARDED_CLIENT_CERT,
-    names::REQUEST_ID,
-];
-
-/// Removes what belongs to one connection. `te: trailers` stays: gRPC asks for it end to end.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<_> = connection_tokens(headers)
-            .filter_map(|token| HeaderName::try_from(token).ok())
-            .filter(|name| !PROTECTED.contains(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-    }
-    let trailers = headers
-        .get_all(header::TE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case("trailers"));
-    for name in [
-        header::CONNECTION,
-        names::KEEP_ALIVE,
-        names::PROXY_CONNECTION,
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        names::HTTP2_SETTINGS,
-    ] {
-        headers.remove(name);
-    }
-    if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -313,11 +278,8 @@ fn forwarded(manager: &HttpConnectionManager, head: &mut Head, client: Client<'_
         edge::sanitize(&mut head.headers, remote.ip());
     }
     let given = head.headers.get(names::FORWARDED_PROTO).and_then(|value| {
-        match value.as_bytes().to_ascii_lowercase().as_slice() {
-            b"https" => Some(true),
-            b"http" => Some(false),
-            _ => None,
-        }
+        let is = |scheme: &str| value.as_bytes().eq_ignore_ascii_case(scheme.as_bytes());
+        if is("https") { Some(true) } else { is("http").then_some(false) }
     });
     let trusted = !manager.use_remote_address || manager.xff_trusted_hops > 0;
     head.https = given.filter(|_| trusted).unwrap_or(client.tls);
@@ -403,19 +365,21 @@ fn client_certificate_element(manager: &HttpConnectionManager, info: &PeerInfo) 
     element
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// A random (version 4) UUID. It names a request; it is not a secret.
 fn request_id() -> HeaderValue {
     let bits = fastrand::u128(..);
     let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let text = format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        bits >> 96,
-        (bits >> 80) & 0xffff,
-        (bits >> 64) & 0xffff,
-        (bits >> 48) & 0xffff,
-        bits & 0xffff_ffff_ffff
-    );
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    let mut text = [b'-'; 36];
+    let places = (0..text.len()).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
+    for (digit, place) in places.enumerate() {
+        let nibble = (bits >> (124 - 4 * digit)) & 0xf;
+        if let (Some(place), Some(hex)) = (text.get_mut(place), HEX.get(nibble as usize)) {
+            *place = *hex;
+        }
+    }
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 #[cfg(test)]

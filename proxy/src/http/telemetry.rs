@@ -2,11 +2,11 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     rc::Rc,
     sync::{Arc, LazyLock},
 };
 
+use foldhash::HashMap;
 use weft_api::names::BLACK_HOLE_CLUSTER;
 
 use super::{matching::without_port, record::Record};
@@ -150,7 +150,8 @@ fn service(record: &Record) -> ServiceInfo {
             // A server does not take clients' words for the names of services.
             (None, TrafficDirection::Inbound) => service_of(cluster, ""),
             (None, TrafficDirection::Outbound) => {
-                service_of(cluster, without_port(&record.authority))
+                let authority = record.authority.to_str().unwrap_or_default();
+                service_of(cluster, without_port(authority))
             }
         };
     }

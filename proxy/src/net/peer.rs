@@ -5,10 +5,11 @@
 //! itself is for telemetry only; who it is, its certificate says.
 //! Source: Istio's metadata exchange (istio/proxy `metadata_exchange`, `peer_metadata`).
 
-use std::{cell::RefCell, collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{cell::RefCell, fmt, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
+use foldhash::HashMap;
 use http::HeaderValue;
 use prost::Message;
 use tokio::{

@@ -7,13 +7,14 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
     task::{Context, Waker},
 };
 
+use foldhash::HashMap;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     net::SocketAddr,
     rc::Rc,
     sync::Arc,
@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use foldhash::HashMap;
 use http::{Request, Response};
 use tokio::time::{MissedTickBehavior, interval};
 

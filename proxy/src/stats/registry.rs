@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     fmt,
     rc::Rc,
     sync::{
@@ -11,6 +10,8 @@ use std::{
         mpsc,
     },
 };
+
+use foldhash::HashMap;
 
 use super::{
     cells::{Counter, Gauge},
@@ -62,9 +63,9 @@ impl Default for Registry {
         let (sender, messages) = mpsc::channel();
         let inner = Inner {
             messages,
-            series: HashMap::new(),
-            counters: HashMap::new(),
-            gauges: HashMap::new(),
+            series: HashMap::default(),
+            counters: HashMap::default(),
+            gauges: HashMap::default(),
             evicted: 0,
         };
         Self { inner: Arc::new(Mutex::new(inner)), sender }

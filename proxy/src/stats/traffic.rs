@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     fmt,
     rc::Rc,
     sync::{
@@ -11,6 +10,8 @@ use std::{
     },
     time::Duration,
 };
+
+use foldhash::HashMap;
 
 use super::{
     cells::Histogram,

@@ -1,7 +1,8 @@
 //! `/config_dump` in Envoy's shape, made of what the data threads read: it shows exactly what the proxy has.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
+use foldhash::HashMap;
 use serde_json::{Map, Value, json};
 use weft_api::{
     names::VirtualHostName,

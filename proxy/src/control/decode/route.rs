@@ -1,10 +1,8 @@
 //! Route configurations, virtual hosts and routes.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::Arc,
-};
+use std::{collections::hash_map::Entry, sync::Arc};
 
+use foldhash::HashMap;
 use weft_api::xds::envoy::config::{
     core::v3::Metadata,
     route::v3::{
@@ -81,8 +79,8 @@ fn virtual_hosts(hosts: &[Arc<VirtualHost>]) -> Result<VirtualHosts, Invalid> {
         reason: Reason::Duplicate(domain.to_owned()),
     };
     let mut sorted = VirtualHosts::default();
-    let mut suffixes = HashMap::new();
-    let mut prefixes = HashMap::new();
+    let mut suffixes = HashMap::default();
+    let mut prefixes = HashMap::default();
     for host in hosts {
         for domain in &host.domains {
             if &**domain == "*" {

@@ -1,10 +1,8 @@
 //! From what was said to what is in effect: warming, and the one swap.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
+
+use foldhash::HashMap;
 
 use super::{
     Store,

@@ -207,7 +207,7 @@ pub fn config_of(listeners: Vec<Listener>, clusters: Vec<Cluster>) -> ProxyConfi
         initialized: true,
         listeners: listeners.into_iter().map(|l| (l.name.clone(), on_demand(l))).collect(),
         clusters: clusters.into_iter().map(|c| (c.name.clone(), Arc::new(c))).collect(),
-        routes: HashMap::new(),
-        virtual_hosts: HashMap::new(),
+        routes: Default::default(),
+        virtual_hosts: Default::default(),
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::*;
 use crate::{config::filter::Fraction, http::head::tests::head};
@@ -123,7 +123,7 @@ fn a_share_of_nothing_never_matches_and_of_everything_always() {
 fn hosts_are_found_by_exact_name_longest_wildcard_and_star() {
     let host = |name: &str| Arc::new(VirtualHost { name: name.into(), ..VirtualHost::default() });
     let hosts = VirtualHosts {
-        exact: HashMap::from([
+        exact: HashMap::from_iter([
             ("a.b.c".into(), host("exact")),
             ("a.b.c:8080".into(), host("with port")),
         ]),
