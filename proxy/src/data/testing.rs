@@ -37,7 +37,6 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::{
     cell::Cell,
-    collections::HashMap,
     future::Future,
     net::SocketAddr,
     rc::Rc,

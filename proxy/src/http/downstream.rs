@@ -16,7 +16,10 @@ use super::manager::Closed;
 use crate::{
     config::http::{CodecType, HttpConnectionManager},
     data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
-    net::{clock::now_ms, tls::PeerInfo},
+    net::{
+        clock::{self, now_ms},
+        tls::PeerInfo,
+    },
     shared::Lifecycle,
 };
 
@@ -107,7 +110,7 @@ impl Active {
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get().saturating_sub(1));
-        self.0.changed.set(Instant::now());
+        self.0.changed.set(clock::now());
     }
 }
 
@@ -264,7 +267,7 @@ impl Driver {
         loop {
             let verdict = tokio::select! {
                 biased;
-                () = poll_fn(|cx| http.poll(cx)) => return,
+                () = poll_fn(|cx| clock::turn(|| http.poll(cx))) => return,
                 verdict = self.event(drained) => verdict,
             };
             match verdict {

@@ -30,7 +30,7 @@ use crate::{
         route::RouteAction,
     },
     data::connection::Connection,
-    net::{flags::ResponseFlags, pool::connect::ConnectionInfo},
+    net::{clock, flags::ResponseFlags, pool::connect::ConnectionInfo},
     stats::{HttpRecord, RequestProtocol},
 };
 
@@ -50,8 +50,6 @@ pub struct Record {
     pub connection: Rc<Connection>,
     /// The settings that the request is served by.
     pub manager: Arc<HttpConnectionManager>,
-    /// Wall clock at the beginning.
-    pub started: SystemTime,
     /// The beginning.
     pub start: Instant,
     /// The client's protocol.
@@ -123,8 +121,7 @@ impl Record {
         guard: super::downstream::Active,
     ) -> Box<Self> {
         Box::new(Self {
-            started: SystemTime::now(),
-            start: Instant::now(),
+            start: clock::now(),
             version: parts.version,
             grpc: is_grpc(&parts.headers),
             head: None,
@@ -202,8 +199,10 @@ impl Record {
     pub fn entry<'a>(&'a self, head: Option<&'a Head>) -> Entry<'a> {
         let since = |at: Instant| at.saturating_duration_since(self.start);
         let connection = &self.connection;
+        let duration = since(clock::now());
+        let now = SystemTime::now();
         Entry {
-            duration: self.start.elapsed(),
+            duration,
             request_duration: self.body.as_ref().and_then(Replay::ended_at).map(since),
             response_duration: self.answered.map(since),
             protocol: Some(protocol(self.version)),
@@ -230,7 +229,7 @@ impl Record {
             local_uri_san: connection.tls.as_ref().and_then(|info| info.local_identity.as_deref()),
             server_name: connection.server_name(),
             route_name: self.choice.as_ref().map(|choice| &*choice.route.name),
-            ..Entry::new(self.started)
+            ..Entry::new(now.checked_sub(duration).unwrap_or(now))
         }
     }
 
@@ -253,7 +252,7 @@ impl Record {
             code: self.status.map_or(0, |status| status.as_u16()),
             grpc_status,
             flags: self.flags,
-            duration: self.start.elapsed(),
+            duration: clock::now().saturating_duration_since(self.start),
             request_bytes: self.head_bytes + self.received(),
             response_bytes: self.response_head_bytes + self.sent,
             messages: self.grpc.then_some((request_messages, self.messages.messages)),

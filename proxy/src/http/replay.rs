@@ -16,7 +16,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::{incoming::ClientBody, record::MessageCount};
-use crate::net::body::{BoxError, RequestBody};
+use crate::net::{
+    body::{BoxError, RequestBody},
+    clock,
+};
 
 /// Most bytes that are kept for another attempt.
 pub const LIMIT: usize = 64 * 1024;
@@ -104,7 +107,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Inner<B> {
 
     fn end(&mut self) {
         if self.ended.is_none() {
-            self.ended = Some(Instant::now());
+            self.ended = Some(clock::now());
             if let Some(waker) = self.waiting.take() {
                 waker.wake();
             }
@@ -132,7 +135,7 @@ impl<B> std::fmt::Debug for Replay<B> {
 impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static> Replay<B> {
     /// A body of which nothing was read. `keep`: there may be a second attempt.
     pub fn new(source: B, keep: bool) -> Self {
-        let ended = source.is_end_stream().then(Instant::now);
+        let ended = source.is_end_stream().then(clock::now);
         Self(Rc::new(RefCell::new(Inner {
             total: source.size_hint().exact(),
             source,

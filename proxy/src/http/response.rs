@@ -10,7 +10,7 @@ use std::{
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep_until};
 
 use super::{
     grpc,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{http::ServerHeader, route::HeaderMutation},
-    net::{body::BoxError, flags::ResponseFlags, pool::ResponseBody},
+    net::{body::BoxError, clock, flags::ResponseFlags, pool::ResponseBody},
 };
 
 /// A time after which something is given up.
@@ -73,7 +73,7 @@ impl Tracked {
             source: Source::Upstream(Box::new(body)),
             record: Some(record),
             deadline,
-            idle: idle.map(|limit| (Box::pin(sleep(limit)), limit)),
+            idle: idle.map(|limit| (Box::pin(sleep_until(clock::now() + limit)), limit)),
         };
         tracked.finish_if_ended();
         tracked
@@ -143,7 +143,7 @@ impl Tracked {
 
     fn saw(&mut self, frame: &Frame<Bytes>) {
         if let Some((idle, limit)) = &mut self.idle {
-            idle.as_mut().reset(Instant::now() + *limit);
+            idle.as_mut().reset(clock::now() + *limit);
         }
         let Some(record) = &mut self.record else { return };
         if let Some(data) = frame.data_ref() {

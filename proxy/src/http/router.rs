@@ -28,6 +28,7 @@ use crate::{
         route::{Forward, HostRewrite, RetryPolicy},
     },
     net::{
+        clock,
         cluster::{Permit, count},
         flags::ResponseFlags,
         pool::ResponseBody,
@@ -184,7 +185,7 @@ impl Forwarding<'_> {
             self.tried.push(picked.address());
             self.record.upstream =
                 Some(Upstream { endpoint: picked.endpoint().clone(), connection: None });
-            let began = Instant::now();
+            let began = clock::now();
             let outcome = self.attempt(&picked, &mut deadline, request_limit).await;
             let next = match outcome {
                 Outcome::Response(response) => {
@@ -255,7 +256,8 @@ impl Forwarding<'_> {
             http2,
             authority: Some(authority),
         };
-        self.cluster.pick(&context).ok()
+        let picked = self.cluster.pick(&context).ok()?;
+        Some(if self.attempt > 1 { picked.again() } else { picked })
     }
 
     /// Sends the request to an endpoint and waits for the response's head.
@@ -274,7 +276,7 @@ impl Forwarding<'_> {
         let per_try = async {
             match per_try {
                 Some(limit) => {
-                    let began = Instant::now();
+                    let began = clock::now();
                     let ended = body.ended().await;
                     sleep_until(ended.max(began) + limit).await;
                 }
@@ -488,7 +490,7 @@ impl Forwarding<'_> {
         deadline: Option<Deadline>,
     ) -> Response<Tracked> {
         self.body.settle();
-        let now = Instant::now();
+        let now = clock::now();
         self.record.answered = Some(now);
         self.record.details = Cow::Borrowed("via_upstream");
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;

@@ -5,9 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ::http::{
-    HeaderMap, HeaderValue, Method, Version, header, request, uri::PathAndQuery,
-};
+use ::http::{HeaderMap, HeaderValue, Method, Version, header, request, uri::PathAndQuery};
 
 use super::{
     head::{Head, names},

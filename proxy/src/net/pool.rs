@@ -180,14 +180,14 @@ impl Pool {
         self.cluster.borrow().clone()
     }
 
-    /// A connection for one request: idle, or the first that is free or made.
+    /// A connection for one request: idle, or the first that is free or made. `care`: see [`http1::revive`].
     ///
     /// # Errors
     /// A circuit breaker is open, or the connection could not be made.
-    pub async fn lease(self: &Rc<Self>) -> Result<Lease, UpstreamError> {
+    pub async fn lease(self: &Rc<Self>, care: bool) -> Result<Lease, UpstreamError> {
         let cluster = self.cluster();
         while let Some(idle) = self.pop_idle() {
-            if let Some(lease) = http1::revive(idle, self, &cluster).await {
+            if let Some(lease) = http1::revive(idle, self, &cluster, care).await {
                 return Ok(Lease::Http1(lease));
             }
         }

@@ -4,12 +4,7 @@
 //! [`ClusterRuntime`], which takes over the connections that are still of use.
 
 use std::{
-    cell::RefCell,
-    collections::HashSet,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
+    cell::RefCell, collections::HashSet, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -203,7 +198,7 @@ impl ClusterRuntime {
             .and_then(|index| self.cluster.transports.get(index)?.tls.as_ref())
             .is_some_and(|tls| tls.auto_sni);
         let server_name = context.authority.filter(|_| auto_sni).map(Into::into);
-        Ok(Picked { runtime: self.clone(), endpoint, http2, server_name })
+        Ok(Picked { runtime: self.clone(), endpoint, http2, server_name, repeated: false })
     }
 
     /// A place for a retry under the cluster's budget; `None` when it is used up (`URX`, counted).
@@ -260,9 +255,15 @@ pub struct Picked {
     endpoint: Arc<Endpoint>,
     http2: bool,
     server_name: Option<Box<str>>,
+    repeated: bool,
 }
 
 impl Picked {
+    /// For a request that was sent before and failed.
+    pub fn again(self) -> Self {
+        Self { repeated: true, ..self }
+    }
+
     /// The endpoint.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
@@ -315,7 +316,7 @@ impl Picked {
         };
         let carries = if self.http2 { Carries::Http2 } else { Carries::Http1 };
         let pool = self.runtime.pools.get(key, &self.runtime.cluster, || self.connector(carries));
-        pool::send(&pool, request).await
+        pool::send(&pool, request, self.repeated).await
     }
 
     /// Opens a connection of its own, for bytes.

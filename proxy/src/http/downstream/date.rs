@@ -2,24 +2,31 @@
 
 use std::{
     cell::RefCell,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use crate::net::clock;
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
 const SIZE: usize = 29;
 
 thread_local! {
-    static LAST: RefCell<(u64, [u8; SIZE])> = const { RefCell::new((u64::MAX, [b' '; SIZE])) };
+    /// With until when it is the date.
+    static LAST: RefCell<(Option<Instant>, [u8; SIZE])> = const { RefCell::new((None, [b' '; SIZE])) };
 }
 
 /// Now, as a header's value.
 pub fn now() -> [u8; SIZE] {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = clock::now();
     LAST.with_borrow_mut(|last| {
-        if last.0 != seconds {
-            *last = (seconds, format(seconds));
+        if last.0.is_none_or(|until| now >= until) {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let left = Duration::from_secs(1)
+                .saturating_sub(Duration::from_nanos(since.subsec_nanos().into()));
+            *last = (Some(now + left), format(since.as_secs()));
         }
         last.1
     })

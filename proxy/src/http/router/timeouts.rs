@@ -3,7 +3,7 @@
 use std::{cell::Cell, time::Duration};
 
 use ::http::HeaderMap;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 
 use crate::{
     config::route::{Forward, RetryPolicy},
@@ -13,6 +13,7 @@ use crate::{
         replay::Replay,
         response::{Deadline, millis_value},
     },
+    net::clock,
 };
 
 /// The route's timeout; for gRPC the client's, where the route lets it say one.
@@ -67,7 +68,7 @@ pub async fn idle(body: &Replay, limit: Option<Duration>) {
     let Some(limit) = limit else { return std::future::pending().await };
     let seen = Cell::new(body.received());
     loop {
-        sleep(limit).await;
+        sleep_until(clock::now() + limit).await;
         if seen.replace(body.received()) == body.received() {
             return;
         }

@@ -3,6 +3,7 @@
 use std::{future::poll_fn, rc::Rc, sync::Arc};
 
 use http::{Request, Response};
+use http_body::Body;
 
 use super::{
     Lease, Pool,
@@ -19,19 +20,23 @@ use crate::net::{
 /// How often a request that came back unsent is given to another connection.
 const RESENDS: usize = 4;
 
-/// Sends a request over a connection of the pool. The URI is absolute: `Host` or `:authority` is made of it.
+/// Sends a request over a connection of the pool. The URI is absolute: `Host` or `:authority` is made of it. `repeated`:
+/// it was sent before, and should not come back for the same reason.
 ///
 /// # Errors
 /// See [`UpstreamError`].
 pub async fn send(
     pool: &Rc<Pool>,
     mut request: Request<RequestBody>,
+    repeated: bool,
 ) -> Result<Response<ResponseBody>, UpstreamError> {
     let target = request.uri().clone();
+    let easy = request.method().is_idempotent() && request.body().is_end_stream();
+    let mut care = repeated || !easy;
     for _ in 0..RESENDS {
         // Counted while it waits: an endpoint with a queue is not the least busy one.
         let waiting = Active::new(pool.connector.endpoint.clone());
-        let lease = match pool.lease().await {
+        let lease = match pool.lease(care).await {
             Ok(lease) => lease,
             Err(error) => return Err(error.with_request(request)),
         };
@@ -48,6 +53,7 @@ pub async fn send(
             Err(mut error) => match error.request.take() {
                 Some(unsent) => {
                     request = *unsent;
+                    care = true;
                     request.uri_mut().clone_from(&target);
                 }
                 None => {

@@ -17,7 +17,11 @@ use super::{
     connect::{Connection, ConnectionInfo},
     io::{Pulse, UpstreamIo},
 };
-use crate::{config::cluster::Cluster, h1::wire::Incoming, net::cluster::count};
+use crate::{
+    config::cluster::Cluster,
+    h1::wire::Incoming,
+    net::{clock, cluster::count},
+};
 
 /// A connection without a request.
 #[derive(Debug)]
@@ -116,7 +120,7 @@ impl Busy {
     pub fn finish(mut self) {
         let Some(pool) = self.pool.upgrade() else { return };
         let cluster = pool.cluster();
-        self.idle.since = Instant::now();
+        self.idle.since = clock::now();
         if self.idle.is_spent(&cluster) {
             count(&cluster.state.totals.upstream_cx_max_requests);
         } else if !self.idle.is_old(&cluster, self.idle.since) {
@@ -126,9 +130,20 @@ impl Busy {
 }
 
 /// Takes an idle connection into use if it still lives.
-pub async fn revive(mut idle: Idle, pool: &Rc<Pool>, cluster: &Cluster) -> Option<Lease> {
-    if idle.is_old(cluster, Instant::now()) || idle.is_spent(cluster) {
+///
+/// With `care` the socket itself is asked, which knows of an end that the runtime has not heard of yet: for requests that
+/// cannot simply be repeated.
+pub async fn revive(
+    mut idle: Idle,
+    pool: &Rc<Pool>,
+    cluster: &Cluster,
+    care: bool,
+) -> Option<Lease> {
+    if idle.is_old(cluster, clock::now()) || idle.is_spent(cluster) {
         return None;
+    }
+    if !care && idle.io.is_silent(&mut Context::from_waker(Waker::noop())) {
+        return Some(Lease::new(idle, pool));
     }
     match idle.io.look() {
         Pulse::Quiet => return Some(Lease::new(idle, pool)),

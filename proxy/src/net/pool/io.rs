@@ -149,6 +149,15 @@ impl UpstreamIo {
         }
     }
 
+    /// Whether the runtime has heard nothing of the socket since it was last read empty. No system call.
+    pub fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        let io = match self {
+            Self::Plain(io) => io,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        io.tcp.poll_read_ready(cx).is_pending()
+    }
+
     /// Whether what comes over the socket is not all for the reader.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
