@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ::http::HeaderValue;
+
 use super::{
     access_log::AccessLog, filter::HttpFilter, listener::TrafficDirection, route::RouteConfig,
 };
@@ -112,7 +114,7 @@ pub struct HttpConnectionManager {
     /// HTTP/1.0 is accepted.
     pub accept_http_10: bool,
     /// The value of the `server` response header.
-    pub server_name: Box<str>,
+    pub server_name: HeaderValue,
     /// The upstream's `server` header is left (`PASS_THROUGH`), kept if there (`APPEND_IF_ABSENT`) or replaced.
     pub server_header: ServerHeader,
     /// `x-forwarded-for` and scheme are taken from the connection (edge), not from headers.

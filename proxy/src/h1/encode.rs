@@ -38,7 +38,7 @@ pub fn request(
         Some(size) => Framing::Length(size),
         None => Framing::Chunked,
     };
-    out.reserve(line.target.len() + line.host.len() + fields_size(headers) + 96);
+    out.reserve(line.target.len() + line.host.len() + 64 * headers.len() + 96);
     out.put_slice(line.method.as_str().as_bytes());
     out.put_u8(b' ');
     out.put_slice(line.target.as_bytes());
@@ -91,7 +91,7 @@ pub fn response(
         None => Framing::Chunked,
     };
     answers.persists &= framing != Framing::Close && !says_close(headers);
-    out.reserve(fields_size(headers) + 160);
+    out.reserve(64 * headers.len() + 160);
     status_line(out, old, status);
     fields(out, headers, |name| match *name {
         header::CONNECTION => !switches,
@@ -150,11 +150,26 @@ fn fields_size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
+/// Writes the fields that are not skipped.
 fn fields(out: &mut BytesMut, headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) {
-    for (name, value) in headers {
-        if !skip(name) {
-            field(out, name, value);
-        }
+    let start = out.len();
+    out.resize(start + fields_size(headers), 0);
+    let mut rest = out.get_mut(start..).unwrap_or_default();
+    for (name, value) in headers.iter().filter(|(name, _)| !skip(name)) {
+        put(&mut rest, name.as_str().as_bytes());
+        put(&mut rest, b": ");
+        put(&mut rest, value.as_bytes());
+        put(&mut rest, b"\r\n");
+    }
+    let unused = rest.len();
+    out.truncate(out.len() - unused);
+}
+
+/// Copies to the beginning of a place, which has the room, and leaves what is behind.
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    if let Some((place, left)) = std::mem::take(rest).split_at_mut_checked(bytes.len()) {
+        place.copy_from_slice(bytes);
+        *rest = left;
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! HTTP/1 is the proxy's own ([`http1`]); HTTP/2 is hyper's, within bounds ([`http2`]).
 
-use std::{cell::Cell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -243,10 +243,21 @@ impl Driver {
 
     /// Waits for a reason to look at the connection. `drained`: it has been told to finish.
     async fn event(&mut self, drained: bool) -> Verdict {
+        let tick = self.next_tick(drained);
+        self.event_until(drained, tick).await
+    }
+
+    /// When the timeouts are looked at next.
+    fn next_tick(&self, drained: bool) -> Instant {
         let tick = match self.draining {
             Some(_) if !drained => LAST_CHANCE_TICK,
             _ => self.tick(),
         };
+        Instant::now() + tick
+    }
+
+    /// The same, at the latest at `tick`.
+    async fn event_until(&mut self, drained: bool, tick: Instant) -> Verdict {
         let inbound = self.connection.is_from_outside();
         tokio::select! {
             lifecycle = stopping(&mut self.lifecycle, self.draining.is_some(), inbound) => match lifecycle {
@@ -256,7 +267,7 @@ impl Driver {
                     self.check(drained)
                 }
             },
-            () = tokio::time::sleep(tick) => self.check(drained),
+            () = tokio::time::sleep_until(tick) => self.check(drained),
         }
     }
 
@@ -264,11 +275,26 @@ impl Driver {
         let activity = self.activity.clone();
         let mut http = Http1::new(io, self.connection.clone(), activity, &self.manager);
         let mut drained = false;
+        let mut alarm: Option<Instant> = None;
         loop {
+            let tick = self.next_tick(drained);
+            let tick = alarm.take().map_or(tick, |alarm| alarm.min(tick));
+            // An alarm may be taken back: then the timer, which stays, wakes the task in vain, once.
+            let served = poll_fn(|cx| match clock::turn(|| http.poll(cx)) {
+                (Poll::Ready(()), _) => Poll::Ready(None),
+                (Poll::Pending, Some(at)) if at < tick => Poll::Ready(Some(at)),
+                (Poll::Pending, _) => Poll::Pending,
+            });
             let verdict = tokio::select! {
                 biased;
-                () = poll_fn(|cx| clock::turn(|| http.poll(cx))) => return,
-                verdict = self.event(drained) => verdict,
+                served = served => match served {
+                    None => return,
+                    earlier => {
+                        alarm = earlier;
+                        continue;
+                    }
+                },
+                verdict = self.event_until(drained, tick) => verdict,
             };
             match verdict {
                 Verdict::Continue => {}

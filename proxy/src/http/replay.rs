@@ -223,17 +223,19 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + 'static> Replay<B> {
 
     /// Waits until the client's request has come in whole, or failed.
     pub async fn ended(&self) -> Instant {
-        std::future::poll_fn(|cx| {
-            let mut inner = self.0.borrow_mut();
-            match inner.ended {
-                Some(at) => Poll::Ready(at),
-                None => {
-                    inner.waiting = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await
+    }
+
+    /// See [`Self::ended`].
+    pub fn poll_ended(&self, cx: &Context<'_>) -> Poll<Instant> {
+        let mut inner = self.0.borrow_mut();
+        match inner.ended {
+            Some(at) => Poll::Ready(at),
+            None => {
+                inner.waiting = Some(cx.waker().clone());
+                Poll::Pending
             }
-        })
-        .await
+        }
     }
 }
 

@@ -10,21 +10,49 @@ use std::{
 use ::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep_until};
 
 use super::{
     grpc,
     head::names,
     mutate,
     record::{Record, millis},
+    replay::Replay,
 };
 use crate::{
     config::{http::ServerHeader, route::HeaderMutation},
-    net::{body::BoxError, clock, flags::ResponseFlags, pool::ResponseBody},
+    net::{body::BoxError, clock::Alarm, flags::ResponseFlags, pool::ResponseBody},
 };
 
-/// A time after which something is given up.
-pub type Deadline = Pin<Box<dyn Future<Output = ()>>>;
+/// The time that a request has, from its end on.
+#[derive(Debug)]
+pub struct Deadline {
+    body: Replay,
+    limit: Duration,
+    alarm: Option<Alarm>,
+}
+
+impl Deadline {
+    /// So long after the client's request has come in whole.
+    pub fn new(body: Replay, limit: Duration) -> Self {
+        Self { body, limit, alarm: None }
+    }
+}
+
+impl Future for Deadline {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let alarm = match &mut this.alarm {
+            Some(alarm) => alarm,
+            None => {
+                let ended = ready!(this.body.poll_ended(cx));
+                this.alarm.insert(Alarm::at(ended + this.limit))
+            }
+        };
+        Pin::new(alarm).poll(cx)
+    }
+}
 
 /// Why a response breaks off.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +80,7 @@ pub struct Tracked {
     source: Source,
     record: Option<Box<Record>>,
     deadline: Option<Deadline>,
-    idle: Option<(Pin<Box<Sleep>>, Duration)>,
+    idle: Option<(Alarm, Duration)>,
 }
 
 impl std::fmt::Debug for Tracked {
@@ -73,7 +101,7 @@ impl Tracked {
             source: Source::Upstream(Box::new(body)),
             record: Some(record),
             deadline,
-            idle: idle.map(|limit| (Box::pin(sleep_until(clock::now() + limit)), limit)),
+            idle: idle.map(|limit| (Alarm::after(limit), limit)),
         };
         tracked.finish_if_ended();
         tracked
@@ -125,14 +153,14 @@ impl Tracked {
 
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Option<BrokenOff> {
         if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(cx).is_ready()
+            && Pin::new(deadline).poll(cx).is_ready()
         {
             self.deadline = None;
             self.fail(ResponseFlags::UT, "upstream_response_timeout");
             return Some(BrokenOff::Deadline);
         }
         if let Some((idle, _)) = &mut self.idle
-            && idle.as_mut().poll(cx).is_ready()
+            && Pin::new(idle).poll(cx).is_ready()
         {
             self.idle = None;
             self.fail(ResponseFlags::SI, "stream_idle_timeout");
@@ -143,7 +171,7 @@ impl Tracked {
 
     fn saw(&mut self, frame: &Frame<Bytes>) {
         if let Some((idle, limit)) = &mut self.idle {
-            idle.as_mut().reset(clock::now() + *limit);
+            idle.reset(*limit);
         }
         let Some(record) = &mut self.record else { return };
         if let Some(data) = frame.data_ref() {
@@ -299,8 +327,8 @@ pub fn finish_headers(record: &Record, headers: &mut HeaderMap) {
         ServerHeader::AppendIfAbsent => !present,
         ServerHeader::PassThrough => false,
     };
-    if ours && let Ok(name) = HeaderValue::from_str(&manager.server_name) {
-        headers.insert(header::SERVER, name);
+    if ours {
+        headers.insert(header::SERVER, manager.server_name.clone());
     }
 }
 

@@ -5,7 +5,7 @@
 use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use super::{
     cors,
@@ -28,7 +28,7 @@ use crate::{
         route::{Forward, HostRewrite, RetryPolicy},
     },
     net::{
-        clock,
+        clock::{self, Alarm},
         cluster::{Permit, count},
         flags::ResponseFlags,
         pool::ResponseBody,
@@ -40,7 +40,7 @@ mod hash;
 mod timeouts;
 
 use hash::Affinity;
-use timeouts::{deadline, expected_timeout, idle, or_never, overall_timeout};
+use timeouts::{expected_timeout, idle, or_never, overall_timeout};
 
 /// How often an attempt is repeated of its own accord because its connection ended before the endpoint knew of it. An endpoint
 /// that drains ends all of its connections at once, and several may have been idle here.
@@ -128,7 +128,7 @@ pub async fn forward(
     finish_request(&record, &choice, forward, &mut head);
     let timeout = overall_timeout(forward, &head);
     expected_timeout(&mut head.headers, timeout, policy.as_deref());
-    let deadline = timeout.map(|limit| deadline(body.clone(), limit));
+    let deadline = timeout.map(|limit| Deadline::new(body.clone(), limit));
     let idle = forward.idle_timeout.or(record.manager.stream_idle_timeout);
     let forwarding = Forwarding {
         idle: idle.filter(|limit| !limit.is_zero()),
@@ -278,7 +278,7 @@ impl Forwarding<'_> {
                 Some(limit) => {
                     let began = clock::now();
                     let ended = body.ended().await;
-                    sleep_until(ended.max(began) + limit).await;
+                    Alarm::at(ended.max(began) + limit).await;
                 }
                 None => std::future::pending().await,
             }
@@ -286,7 +286,7 @@ impl Forwarding<'_> {
         let incoming = async {
             match request_limit {
                 Some(limit) if body.ended_at().is_none() => {
-                    sleep_until(limit).await;
+                    Alarm::at(limit).await;
                     if body.ended_at().is_some() {
                         std::future::pending::<()>().await;
                     }

@@ -363,21 +363,25 @@ fn client_certificate_element(manager: &HttpConnectionManager, info: &PeerInfo) 
     element
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// A random (version 4) UUID. It names a request; it is not a secret.
 fn request_id() -> HeaderValue {
     let bits = fastrand::u128(..);
     let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let mut text = [b'-'; 36];
-    let places = (0..text.len()).filter(|at| !matches!(at, 8 | 13 | 18 | 23));
-    for (digit, place) in places.enumerate() {
-        let nibble = (bits >> (124 - 4 * digit)) & 0xf;
-        if let (Some(place), Some(hex)) = (text.get_mut(place), HEX.get(nibble as usize)) {
-            *place = *hex;
+    // Where the two digits of each byte are.
+    let places = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    for (byte, place) in bits.to_be_bytes().into_iter().zip(places) {
+        if let Some([high, low]) = text.get_mut(place..place + 2) {
+            *high = hex(byte >> 4);
+            *low = hex(byte & 0xf);
         }
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+/// A number below 16.
+fn hex(digit: u8) -> u8 {
+    if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
 }
 
 #[cfg(test)]

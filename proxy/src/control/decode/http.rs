@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use weft_api::xds::envoy::{
     config::core::v3::{Http1ProtocolOptions, HttpProtocolOptions},
     extensions::filters::network::http_connection_manager::v3::{
@@ -88,8 +89,10 @@ pub fn connection_manager(
         max_request_headers: to_usize(number(common.max_headers_count.as_ref(), 100)),
         accept_http_10: http1.accept_http_10,
         server_name: match config.server_name.as_str() {
-            "" => "envoy".into(),
-            name => name.into(),
+            "" => HeaderValue::from_static("envoy"),
+            name => HeaderValue::from_str(name)
+                .map_err(|_| Invalid::value(name, "a header's value"))
+                .at("server_name")?,
         },
         server_header: server_header(config.server_header_transformation)?,
         use_remote_address: flag(config.use_remote_address.as_ref()),

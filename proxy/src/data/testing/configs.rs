@@ -97,7 +97,7 @@ pub fn manager(routes: RouteConfig) -> HttpConnectionManager {
         max_request_headers_bytes: 65_536,
         max_request_headers: 100,
         accept_http_10: true,
-        server_name: "istio-envoy".into(),
+        server_name: HeaderValue::from_static("istio-envoy"),
         server_header: ServerHeader::Overwrite,
         use_remote_address: false,
         xff_trusted_hops: 0,

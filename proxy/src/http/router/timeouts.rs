@@ -2,9 +2,6 @@
 
 use std::{cell::Cell, time::Duration};
 
-use ::http::HeaderMap;
-use tokio::time::sleep_until;
-
 use crate::{
     config::route::{Forward, RetryPolicy},
     http::{
@@ -13,8 +10,9 @@ use crate::{
         replay::Replay,
         response::{Deadline, millis_value},
     },
-    net::clock,
+    net::clock::Alarm,
 };
+use ::http::HeaderMap;
 
 /// The route's timeout; for gRPC the client's, where the route lets it say one.
 pub fn overall_timeout(forward: &Forward, head: &Head) -> Option<Duration> {
@@ -48,17 +46,9 @@ pub fn expected_timeout(
     }
 }
 
-/// The time counts from the end of the client's request.
-pub fn deadline(body: Replay, limit: Duration) -> Deadline {
-    Box::pin(async move {
-        let ended = body.ended().await;
-        sleep_until(ended + limit).await;
-    })
-}
-
 pub async fn or_never(deadline: &mut Option<Deadline>) {
     match deadline {
-        Some(deadline) => deadline.as_mut().await,
+        Some(deadline) => deadline.await,
         None => std::future::pending().await,
     }
 }
@@ -68,7 +58,7 @@ pub async fn idle(body: &Replay, limit: Option<Duration>) {
     let Some(limit) = limit else { return std::future::pending().await };
     let seen = Cell::new(body.received());
     loop {
-        sleep_until(clock::now() + limit).await;
+        Alarm::after(limit).await;
         if seen.replace(body.received()) == body.received() {
             return;
         }

@@ -32,7 +32,7 @@ pub fn connection_manager(manager: &HttpConnectionManager) -> Value {
         "route_config": route_config,
         "rds": rds,
         "http_filters": filter::filters(&manager.filters),
-        "server_name": manager.server_name,
+        "server_name": manager.server_name.to_str().unwrap_or_default(),
         "server_header_transformation": server_header(manager.server_header),
         "common_http_protocol_options": pruned(json!({
             "idle_timeout": timeout(manager.idle_timeout),
