@@ -62,7 +62,7 @@ pub struct Passing {
 
 /// A request that was answered, or goes on.
 enum Step {
-    Answered(Response<Tracked>),
+    Answered(Box<Response<Tracked>>),
     On(Box<Record>),
 }
 
@@ -111,7 +111,7 @@ pub async fn handle(
     for filter in &manager.filters {
         record = match apply(filter, record, &mut passing).await {
             Step::On(record) => record,
-            Step::Answered(response) => return Ok(response),
+            Step::Answered(response) => return Ok(*response),
         };
     }
     match no_route {
@@ -253,7 +253,7 @@ fn authorize(rbac: &Rbac, mut record: Box<Record>, head: &Head) -> Step {
     record.details = Cow::Owned(rbac::Verdict::details(policy));
     keep_head(&mut record, head);
     let answer = Reply::new(StatusCode::FORBIDDEN, "RBAC: access denied");
-    Step::Answered(reply(record, &head.method, answer))
+    Step::Answered(Box::new(reply(record, &head.method, answer)))
 }
 
 fn limit_rate(limit: &LocalRateLimit, mut record: Box<Record>, head: &Head) -> Step {
@@ -274,7 +274,7 @@ fn limit_rate(limit: &LocalRateLimit, mut record: Box<Record>, head: &Head) -> S
     } else {
         grpc::UNAVAILABLE
     });
-    Step::Answered(reply(record, &head.method, answer))
+    Step::Answered(Box::new(reply(record, &head.method, answer)))
 }
 
 async fn inject(fault: &Fault, mut record: Box<Record>, head: &Head) -> Step {
@@ -294,7 +294,7 @@ async fn inject(fault: &Fault, mut record: Box<Record>, head: &Head) -> Step {
         Abort::Grpc(status) => (grpc::to_http(status), Some(status)),
     };
     let answer = Reply { grpc_status, ..Reply::new(status, "fault filter abort") };
-    Step::Answered(reply(record, &head.method, answer))
+    Step::Answered(Box::new(reply(record, &head.method, answer)))
 }
 
 fn answer_preflight(mut record: Box<Record>, head: &mut Head) -> Step {
@@ -308,7 +308,7 @@ fn answer_preflight(mut record: Box<Record>, head: &mut Head) -> Step {
             record.details = Cow::Borrowed("cors_response");
             keep_head(&mut record, head);
             let answer = Reply { headers, ..Reply::new(StatusCode::OK, "") };
-            Step::Answered(reply(record, &head.method, answer))
+            Step::Answered(Box::new(reply(record, &head.method, answer)))
         }
         cors::Preflight::No => Step::On(record),
     }
