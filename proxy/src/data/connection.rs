@@ -59,7 +59,7 @@ pub struct Connection {
     /// For clusters that take the connection's own destination.
     pub original: Option<SocketAddr>,
     /// What the TLS handshake said; `None`: no TLS.
-    pub tls: Option<PeerInfo>,
+    pub tls: Option<Box<PeerInfo>>,
     /// The listener's name.
     listener: Arc<str>,
     /// What the chain was chosen by.
@@ -244,8 +244,11 @@ pub async fn serve(thread: &Rc<Thread>, stream: Prefixed, ends: Ends, listener: 
     let Some(Established { connection, stream, chain, _counted }) = established else { return };
     match &chain.terminal {
         Terminal::Http(manager) => {
-            let codec =
-                downstream::Codec::new(manager.codec, &connection.tls, &connection.input.sniffed);
+            let codec = downstream::Codec::new(
+                manager.codec,
+                connection.tls.as_deref(),
+                &connection.input.sniffed,
+            );
             downstream::serve(connection, stream, codec).await;
         }
         Terminal::Tcp(proxy) => Box::pin(tcp(&connection, stream, proxy)).await,
@@ -297,7 +300,7 @@ async fn establish(
         direction: listener.direction,
         local,
         peer,
-        tls: info,
+        tls: info.map(Box::new),
         input,
         current: RefCell::new(Current { generation: None, chain: chain.clone() }),
     });

@@ -21,7 +21,7 @@ pub async fn proxy(connection: &Rc<Connection>, stream: Stream, proxy: &Arc<TcpP
         own: &thread.own,
         direction: connection.direction,
         destination: connection.original,
-        client: connection.tls.as_ref(),
+        client: connection.tls.as_deref(),
     };
     let outcome = tcp::proxy(stream, context).await;
     log(connection, proxy, started, &outcome);

@@ -53,8 +53,8 @@ pub enum Codec {
 
 impl Codec {
     /// What settings, ALPN and the first bytes say.
-    pub fn new(codec: CodecType, tls: &Option<PeerInfo>, sniffed: &Sniffed) -> Self {
-        let alpn = tls.as_ref().and_then(|info| info.alpn.as_deref());
+    pub fn new(codec: CodecType, tls: Option<&PeerInfo>, sniffed: &Sniffed) -> Self {
+        let alpn = tls.and_then(|info| info.alpn.as_deref());
         match (codec, alpn) {
             (CodecType::Http1, _) => Self::Http1,
             (CodecType::Http2, _) => Self::Http2,

@@ -87,7 +87,7 @@ pub async fn handle(
     let client = Client {
         peer: connection.peer,
         tls: connection.tls.is_some(),
-        info: connection.tls.as_ref(),
+        info: connection.tls.as_deref(),
     };
     let Accepted { mut head, wants, seen } = match sanitize::accept(&manager, parts, client) {
         Ok(accepted) => accepted,

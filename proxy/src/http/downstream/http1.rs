@@ -54,7 +54,7 @@ enum State {
     /// A request is handled.
     Handling(Handling),
     /// A response is written.
-    Responding(Responding),
+    Responding(Box<Responding>),
     /// What was queued goes out, then the connection is somebody else's.
     Switching,
     /// What was queued goes out, for some time, then our direction ends.
@@ -294,7 +294,7 @@ impl Http1 {
             names.collect::<Vec<_>>().join(",").to_ascii_lowercase().into()
         });
         let ended = body.is_end_stream();
-        self.state = State::Responding(Responding { body, framing, trailers, ended });
+        self.state = State::Responding(Box::new(Responding { body, framing, trailers, ended }));
     }
 
     /// Writes a response's body as it comes, and the end.
