@@ -13,9 +13,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
 
-use crate::http::downstream::ServerIo;
+use crate::{http::downstream::ServerIo, net::tls::ServerStream};
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -191,7 +190,7 @@ pub enum Stream {
     /// As it comes.
     Plain(Prefixed),
     /// TLS, terminated.
-    Tls(Box<TlsStream<Prefixed>>),
+    Tls(Box<ServerStream<Prefixed>>),
 }
 
 impl AsyncRead for Stream {

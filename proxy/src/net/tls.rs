@@ -11,11 +11,13 @@ use weft_api::identity::SpiffeId;
 mod configs;
 mod handshake;
 mod material;
+mod stream;
 mod verify;
 
 pub use configs::{ClientTls, ServerTls, TlsContexts, provider};
 pub use handshake::{accept, connect, peer_error};
 pub use material::{parse_certified, parse_roots};
+pub use stream::{ClientStream, ServerStream};
 
 /// Why there is no TLS connection, or no settings to make one with.
 #[derive(Debug, thiserror::Error)]

@@ -13,9 +13,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::client::TlsStream;
 
-use crate::net::cluster::{ClusterState, EndpointState, Permit, count};
+use crate::net::{
+    cluster::{ClusterState, EndpointState, Permit, count},
+    tls::ClientStream,
+};
 
 /// A connection's place in the counts, given back when its bytes end.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl AsyncWrite for Io {
 #[derive(Debug)]
 pub enum UpstreamIo {
     Plain(Io),
-    Tls(Box<TlsStream<Io>>),
+    Tls(Box<ClientStream<Io>>),
 }
 
 impl UpstreamIo {

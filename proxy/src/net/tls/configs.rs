@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use super::{
     TlsError,
+    handshake::Noting,
     material::{Certificates, Stamp, certified, material, modified, roots, stamps},
     verify::{ClientVerifier, Names, ServerVerifier},
 };
@@ -38,6 +39,9 @@ use crate::{
 const FILE_CHECK: Duration = Duration::from_secs(10);
 /// Sessions that a client configuration keeps.
 const CLIENT_SESSIONS: usize = 64;
+/// Tickets for a client: one for the connection after this, and one more for a client that opens several at once.
+const TICKETS: usize = 2;
+
 /// A data thread's TLS configurations.
 #[derive(Debug)]
 pub struct TlsContexts {
@@ -233,8 +237,11 @@ impl TlsContexts {
             .collect::<Result<Vec<_>, _>>()?;
         let leaf = certificates.first().and_then(|first| first.cert.first()).cloned();
         let mut config = match certificates.as_slice() {
-            [only] => builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(only.clone()))),
-            _ => builder.with_cert_resolver(Arc::new(Certificates::new(certificates))),
+            [only] => {
+                let only = SingleCertAndKey::from(only.clone());
+                builder.with_cert_resolver(Arc::new(Noting(only)))
+            }
+            _ => builder.with_cert_resolver(Arc::new(Noting(Certificates::new(certificates)))),
         };
         config.alpn_protocols = tls.alpn.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -245,7 +252,7 @@ impl TlsContexts {
             let trust = tls.trust.as_ref().map(|trust| roots(trust, identity)).transpose()?;
             let key = ticket_scope(&leaf, trust.as_deref());
             config.ticketer = tickets(key).map_err(TlsError::Settings)?;
-            config.send_tls13_tickets = 1;
+            config.send_tls13_tickets = TICKETS;
         }
         Ok(ServerTls {
             config: Arc::new(config),

@@ -1,20 +1,46 @@
 //! Handshakes, with a time limit, and what they say of the peer.
 
-use std::{net::IpAddr, time::Duration};
+use std::{cell::Cell, fmt, future::poll_fn, net::IpAddr, sync::Arc, time::Duration};
 
-use rustls::{CommonState, HandshakeKind};
+use rustls::{
+    CommonState, HandshakeKind,
+    client::UnbufferedClientConnection,
+    server::{ClientHello, ResolvesServerCert, UnbufferedServerConnection},
+    sign::CertifiedKey,
+};
 use rustls_pki_types::{ServerName, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::{
     PeerError, PeerInfo, TlsError,
     configs::{ClientTls, ServerTls},
+    stream::{ClientStream, ServerStream, TlsStream},
     verify::examine,
 };
+
+thread_local! {
+    /// What the client whose handshake is polled asks for.
+    static ASKED: Cell<Option<Box<str>>> = const { Cell::new(None) };
+}
+
+/// Tells the server name, which a connection without buffers keeps to itself: it asks for a certificate while it is polled.
+pub(super) struct Noting<R>(pub(super) R);
+
+impl<R> fmt::Debug for Noting<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Noting")
+    }
+}
+
+impl<R: ResolvesServerCert> ResolvesServerCert for Noting<R> {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ASKED.set(hello.server_name().map(Into::into));
+        self.0.resolve(hello)
+    }
+}
 
 /// Accepts a TLS connection.
 ///
@@ -24,8 +50,18 @@ pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
     tls: &ServerTls,
     io: IO,
     limit: Duration,
-) -> Result<(server::TlsStream<IO>, PeerInfo), TlsError> {
-    let stream = timeout(limit, TlsAcceptor::from(tls.config.clone()).accept(io))
+) -> Result<(ServerStream<IO>, PeerInfo), TlsError> {
+    let connection =
+        UnbufferedServerConnection::new(tls.config.clone()).map_err(TlsError::Settings)?;
+    let mut stream = TlsStream::new(io, connection);
+    let mut asked = None;
+    let handshake = poll_fn(|cx| {
+        ASKED.set(None);
+        let polled = stream.poll_handshake(cx);
+        asked = ASKED.take().or(asked.take());
+        polled
+    });
+    timeout(limit, handshake)
         .await
         .map_err(|_| TlsError::TimedOut)?
         .map_err(TlsError::Handshake)?;
@@ -40,7 +76,7 @@ pub async fn accept<IO: AsyncRead + AsyncWrite + Unpin>(
     };
     fill(&mut peer, connection);
     peer.local_identity.clone_from(&tls.local_identity);
-    peer.server_name = connection.server_name().map(Into::into);
+    peer.server_name = asked;
     Ok((stream, peer))
 }
 
@@ -54,14 +90,13 @@ pub async fn connect<IO: AsyncRead + AsyncWrite + Unpin>(
     io: IO,
     server_name: &str,
     alpn: Vec<Vec<u8>>,
-) -> Result<(client::TlsStream<IO>, PeerInfo), TlsError> {
+) -> Result<(ClientStream<IO>, PeerInfo), TlsError> {
     let name = ServerName::try_from(server_name.to_owned())
         .unwrap_or(ServerName::IpAddress(IpAddr::from([0, 0, 0, 0]).into()));
-    let stream = TlsConnector::from(tls.config.clone())
-        .with_alpn(alpn)
-        .connect(name, io)
-        .await
-        .map_err(TlsError::Handshake)?;
+    let connection = UnbufferedClientConnection::new_with_alpn(tls.config.clone(), name, alpn)
+        .map_err(TlsError::Settings)?;
+    let mut stream = TlsStream::new(io, connection);
+    poll_fn(|cx| stream.poll_handshake(cx)).await.map_err(TlsError::Handshake)?;
     let (_, connection) = stream.get_ref();
     let mut peer = if tls.verifies {
         examine(connection.peer_certificates(), &tls.names, UnixTime::now())
