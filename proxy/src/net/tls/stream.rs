@@ -95,6 +95,8 @@ pub struct TlsStream<IO, C> {
     ended: bool,
     /// So did we.
     closing: bool,
+    /// rustls has found an error and is not asked again.
+    broken: bool,
 }
 
 impl<IO: fmt::Debug, C> fmt::Debug for TlsStream<IO, C> {
@@ -127,6 +129,7 @@ impl<IO, C: Connection> TlsStream<IO, C> {
             blocked: false,
             ended: false,
             closing: false,
+            broken: false,
         }
     }
 
@@ -214,11 +217,14 @@ impl<IO, C: Connection> TlsStream<IO, C> {
         &mut self,
         write: impl FnOnce(&mut WriteTraffic<'_, C::Data>, &mut Vec<u8>) -> io::Result<T>,
     ) -> io::Result<T> {
+        if self.broken {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         loop {
             // All that is held is shown: rustls counts on seeing again what it has not discarded.
             let UnbufferedStatus { discard, state, .. } =
                 self.connection.process(&mut self.incoming);
-            match state.map_err(invalid)? {
+            match state.inspect_err(|_| self.broken = true).map_err(invalid)? {
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let written = write(&mut traffic, &mut self.outgoing);
                     self.done_with(discard);
@@ -266,7 +272,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
     /// The peer is not acceptable, does not accept us, or is gone.
     pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let nothing = &mut ReadBuf::new(&mut []);
-        if self.connection.is_handshaking() && self.outgoing.is_empty() {
+        if self.outgoing.is_empty() && self.connection.is_handshaking() {
             self.speak_last(cx, |this| this.decrypt_held(nothing, Until::Established))?;
         }
         while self.connection.is_handshaking() {
@@ -277,6 +283,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
         if C::TICKETS && self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
             return Poll::Ready(Ok(()));
         }
+        self.when_writable(|_, _| Ok(()))?;
         self.poll_send(cx)
     }
 
@@ -287,6 +294,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
         act: impl FnOnce(&mut Self) -> io::Result<()>,
     ) -> io::Result<()> {
         act(self).inspect_err(|_| {
+            self.broken = true;
             let _ = self.poll_send(cx);
         })
     }
@@ -298,6 +306,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
         room: &mut ReadBuf<'_>,
         until: Until,
     ) -> Poll<io::Result<()>> {
+        if self.broken {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         let mut scratch = Scratch::take(&READING);
         let held = self.incoming.len();
         // A record at least, even where its plaintext will not find room at once.
@@ -435,7 +446,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> AsyncRead for TlsStream<
             this.take_plain(room);
             return Poll::Ready(Ok(()));
         }
-        if this.unread {
+        if this.unread && !this.broken {
             this.speak_last(cx, |this| this.decrypt_held(room, Until::Full))?;
         }
         while room.filled().len() == before && !this.ended {
@@ -562,3 +573,6 @@ impl Drop for Scratch {
         self.slot.set(std::mem::take(&mut self.bytes));
     }
 }
+
+#[cfg(test)]
+mod tests;
