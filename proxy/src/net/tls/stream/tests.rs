@@ -201,7 +201,7 @@ async fn what_belongs_together_is_one_record_and_one_write() {
         writes.lock().unwrap().clear();
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
         let taken = server.write_vectored(&slices).await.unwrap();
-        let writes = writes.lock().unwrap();
+        let writes = writes.lock().unwrap().clone();
         assert_eq!(writes.len(), 1);
         assert_eq!(records(&writes[0]), sizes.iter().copied().map(sealed).collect::<Vec<_>>());
         assert_eq!(taken, sizes.iter().sum::<usize>());
