@@ -46,7 +46,7 @@ const KIB: usize = 1024;
 pub const ALL: &[Scenario] = &[
     Scenario {
         name: "start",
-        about: "from exec to the first answer, and memory before it",
+        about: "from exec to the first answer, and memory after it",
         roles: &["h1"],
         load: Load::Start,
         sizes: &[],
