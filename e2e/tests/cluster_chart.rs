@@ -155,6 +155,11 @@ async fn switches_make_what_they_say_and_nothing_else() {
         assert_eq!(count(&gateways, "kind: ClusterRole"), count(&plain, "kind: ClusterRole"));
         assert_eq!(count(&gateways, &format!("- --secret-namespaces=shop,{SYSTEM}")), 1);
         assert_eq!(count(&gateways, "args: [router]"), 2);
+        // Without a limit the kubelet would say how many processors the node has.
+        assert_eq!(count(&gateways, "- name: ISTIO_CPU_LIMIT"), 0);
+        let limited = "gateways.ingress.enabled=true,gateways.ingress.resources.limits.cpu=2";
+        let limited = rendered(&["--set", limited]).unwrap();
+        assert_eq!(count(&limited, "- name: ISTIO_CPU_LIMIT"), 1);
         let all = rendered(&["--set", "gateways.secretNamespaces={shop,*}"]).unwrap();
         assert_eq!(count(&all, "- --secret-namespaces=*"), 1);
         assert_eq!(count(&all, "kind: ClusterRole"), count(&plain, "kind: ClusterRole") + 1);

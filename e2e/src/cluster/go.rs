@@ -74,7 +74,9 @@ fn install(home: &Path) -> anyhow::Result<()> {
 fn run(command: &mut Command) -> anyhow::Result<()> {
     let output = command.stdin(Stdio::null()).output()?;
     if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        // Before it, pip says of each try that it failed.
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", said.trim().lines().last().unwrap_or_default());
     }
     Ok(())
 }
