@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
-    let _ = weft_proxy::data::client_hello::parse(bytes);
-});
+#[path = "../targets/client_hello.rs"]
+mod target;
+
+fuzz_target!(|bytes: &[u8]| target::run(bytes));

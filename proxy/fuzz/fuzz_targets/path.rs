@@ -1,25 +1,9 @@
-//! Any request target: normalising ends, does not panic, and what it gives is a target again.
+//! Any request target.
 #![no_main]
 
-use http::uri::PathAndQuery;
 use libfuzzer_sys::fuzz_target;
-use weft_proxy::{
-    config::http::{EscapedSlashes, PathNormalization},
-    http::path,
-};
 
-fuzz_target!(|bytes: &[u8]| {
-    let Some((mode, bytes)) = bytes.split_first() else { return };
-    let Ok(target) = PathAndQuery::from_maybe_shared(bytes.to_vec()) else { return };
-    let settings = PathNormalization {
-        normalize: mode & 1 != 0,
-        merge_slashes: mode & 2 != 0,
-        escaped_slashes: match mode >> 6 {
-            0 => EscapedSlashes::Keep,
-            1 => EscapedSlashes::Reject,
-            2 => EscapedSlashes::UnescapeAndRedirect,
-            _ => EscapedSlashes::UnescapeAndForward,
-        },
-    };
-    let _ = path::normalize(&settings, &target);
-});
+#[path = "../targets/path.rs"]
+mod target;
+
+fuzz_target!(|bytes: &[u8]| target::run(bytes));

@@ -1,13 +1,9 @@
-//! Any bytes as a peer's metadata, in a header and in the exchange before TCP.
+//! Any bytes as a peer's metadata.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weft_proxy::net::peer;
 
-fuzz_target!(|bytes: &[u8]| {
-    let _ = peer::decode_header(bytes);
-    let _ = peer::decode_exchange(bytes);
-    if let Some(head) = bytes.first_chunk() {
-        let _ = peer::decode_length(*head);
-    }
-});
+#[path = "../targets/peer.rs"]
+mod target;
+
+fuzz_target!(|bytes: &[u8]| target::run(bytes));

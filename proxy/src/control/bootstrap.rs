@@ -113,9 +113,16 @@ impl Bootstrap {
     pub fn read(path: &Path) -> Result<Self, BootstrapError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
-        let document = document::read(&text)
+        Self::parse(path, &text)
+    }
+
+    /// Reads what is in a file.
+    ///
+    /// # Errors
+    /// See [`BootstrapError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, BootstrapError> {
+        let document = document::read(text)
             .map_err(|source| BootstrapError::Document { path: path.to_owned(), source })?;
-        drop(text);
         let mut bootstrap = message(&document)
             .and_then(|bootstrap| Self::of(&bootstrap))
             .map_err(|invalid| BootstrapError::Invalid { path: path.to_owned(), invalid })?;
