@@ -24,8 +24,7 @@ mod xds;
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
-    let inputs: Vec<_> =
-        files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    let inputs: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
     assert!(!inputs.is_empty(), "{folder:?} is empty");
     inputs
 }

@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    panic,
     path::Path,
     process,
     sync::{Arc, OnceLock},
@@ -94,6 +95,14 @@ fn aligned(mut bytes: &[u8]) -> Vec<u8> {
 fn start() -> SocketAddr {
     let server = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let upstream = server.local_addr().expect("an address");
+    // tokio would keep a task's panic to itself.
+    let told = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        if thread::current().name().is_some_and(|name| name.starts_with("data-")) {
+            process::abort();
+        }
+    }));
     thread::spawn(move || serve(server));
     // Who else fuzzes or tests on this machine has another process, and so another address.
     let [_, _, high, low] = process::id().to_be_bytes();
