@@ -8,7 +8,7 @@ use weft_proxy::{
 
 pub fn run(bytes: &[u8]) {
     let Some((mode, bytes)) = bytes.split_first() else { return };
-    let Ok(target) = PathAndQuery::from_maybe_shared(bytes.to_vec()) else { return };
+    let Ok(target) = PathAndQuery::try_from(bytes) else { return };
     let settings = PathNormalization {
         normalize: mode & 1 != 0,
         merge_slashes: mode & 2 != 0,
