@@ -7,6 +7,7 @@
 mod decide;
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -112,14 +113,20 @@ impl StatusWriter {
         };
         // In a large mesh this takes a while: proxies are served meanwhile.
         let Ok((conditions, cost)) = spawn_blocking(judge).await else { return Duration::ZERO };
+        let mut forbidden = BTreeSet::new();
         for wanted in conditions {
             let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == wanted.reference.kind);
             let (Some(kind), Some(held)) = (kind, self.held.get(&wanted.reference)) else {
                 continue;
             };
+            if forbidden.contains(kind.as_str()) {
+                continue;
+            }
             let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let Some(write) = decide::write(&held, &wanted, &now) else { continue };
-            self.write(kind, &wanted.reference, &held, write).await;
+            if let Written::Forbidden = self.write(kind, &wanted.reference, &held, write).await {
+                forbidden.insert(kind.as_str());
+            }
             sleep(SPACE).await;
         }
         cost
@@ -131,7 +138,7 @@ impl StatusWriter {
         reference: &weft_core::resource::ResourceRef,
         held: &Arc<Held>,
         write: Write,
-    ) {
+    ) -> Written {
         let Write { patch, notices } = write;
         let (group, version) = held.api_version.split_once('/').unwrap_or_default();
         let gvk = GroupVersionKind::gvk(group, version, kind.as_str());
@@ -146,11 +153,17 @@ impl StatusWriter {
                 self.held.note(weft_index::Kind::Mesh(kind), &held.api_version, &written);
             }
             // It has just been deleted.
-            Err(kube::Error::Api(status)) if status.code == 404 => return,
+            Err(kube::Error::Api(status)) if status.code == 404 => return Written::No,
+            Err(kube::Error::Api(status)) if status.code == 403 => {
+                self.metrics.failed.inc();
+                let rule = missing_rule(kind);
+                tracing::warn!(%kind, error = status.message, rule, "statuses cannot be written: add the rule to the operator's role");
+                return Written::Forbidden;
+            }
             Err(error) => {
                 self.metrics.failed.inc();
                 tracing::warn!(%reference, %error, "the status cannot be written");
-                return;
+                return Written::No;
             }
         }
         let about = ObjectReference {
@@ -164,5 +177,20 @@ impl StatusWriter {
         for Notice { reason, message } in notices {
             self.events.warn(&about, &reason, &message).await;
         }
+        Written::Yes
     }
+}
+
+/// What became of a status.
+enum Written {
+    Yes,
+    No,
+    /// Nor will that of any other resource of the kind.
+    Forbidden,
+}
+
+/// The rule without which statuses of a kind cannot be written.
+fn missing_rule(kind: Kind) -> String {
+    let (group, plural) = (kind.group(), kind.plural());
+    format!("{{apiGroups: [\"{group}\"], resources: [\"{plural}/status\"], verbs: [patch]}}")
 }
