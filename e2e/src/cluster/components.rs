@@ -141,6 +141,9 @@ fn controller_manager(folder: &Folder, families: Families) -> Vec<String> {
         flag("kubeconfig", file("controller-manager.kubeconfig")),
         flag("leader-elect", "false"),
         flag("bind-address", "127.0.0.1"),
+        // There is no other node to go to: while the API server is paused, the node is not taken for lost, or its pods
+        // would leave all Services at once when it is back.
+        flag("node-monitor-grace-period", "10m"),
         flag("use-service-account-credentials", "true"),
         flag("service-account-private-key-file", file("pki/service-accounts.key")),
         flag("root-ca-file", authority.certificate.display().to_string()),
