@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND};
@@ -235,7 +236,7 @@ async fn accept(
         take(&thread, accepted, &destination).await;
     }
     // Whoever was in the queue has been told by the kernel that the connection is there.
-    while let Some(accepted) = futures_util::FutureExt::now_or_never(listener.accept()) {
+    while let Some(accepted) = listener.accept().now_or_never() {
         if !take(&thread, accepted, &destination).await {
             break;
         }
@@ -250,12 +251,10 @@ async fn take(
 ) -> bool {
     match accepted {
         Ok((stream, peer)) => {
-            let (thread, destination) = (thread.clone(), destination.clone());
             let guard = thread.track();
-            tokio::task::spawn_local(async move {
-                connection::accepted(&thread, stream, peer, destination).await;
-                drop(guard);
-            });
+            let serving = connection::accepted(thread, stream, peer, destination.clone());
+            // Not a block that awaits: it would have room for the connection twice.
+            tokio::task::spawn_local(serving.map(|()| drop(guard)));
             true
         }
         Err(error) => {

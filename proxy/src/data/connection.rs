@@ -7,6 +7,7 @@
 use std::{
     cell::RefCell,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -188,35 +189,51 @@ impl Connection {
 }
 
 /// Serves a connection that was accepted, to its end.
-pub async fn accepted(
+pub fn accepted(
     thread: &Rc<Thread>,
     stream: TcpStream,
     peer: SocketAddr,
     destination: Destination,
-) {
-    let Ok(local) = stream.local_addr() else { return };
+) -> impl Future<Output = ()> + use<> {
+    let thread = thread.clone();
+    // What leads to it is boxed: its place is given back, while the connection may live long.
+    let prepared = Box::pin(async move { prepare(&thread, stream, peer, destination).await });
+    async move {
+        if let Some(mut serving) = prepared.await {
+            serving.run().await;
+        }
+    }
+}
+
+/// Everything before the connection is served.
+async fn prepare(
+    thread: &Rc<Thread>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    destination: Destination,
+) -> Option<Box<Serving>> {
+    let local = stream.local_addr().ok()?;
     let settings = &thread.shared.settings;
     let (destination, local) = match destination.learn(settings, &stream, local) {
         Ok(learnt) => learnt,
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::info!(%peer, %local, %error, cause, "connection closed");
-            return;
+            return None;
         }
     };
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
     }
     let stream = Prefixed::new(Transport::Tcp(stream));
-    // What is awaited once is boxed: its place is given back, while the connection may live long.
-    let listener = match Box::pin(destination::listener(thread, &destination)).await {
+    let listener = match destination::listener(thread, &destination).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::info!(%peer, ?destination, %error, "connection closed");
-            return;
+            return None;
         }
     };
-    serve(thread, stream, Ends { local, peer, destination }, &listener).await;
+    admit(thread, stream, Ends { local, peer, destination }, &listener).await
 }
 
 /// Where a connection comes from and goes to.
@@ -235,24 +252,62 @@ struct Established {
     connection: Rc<Connection>,
     stream: Stream,
     chain: Arc<FilterChain>,
-    _counted: Option<GaugeGuard>,
+    counted: Option<GaugeGuard>,
 }
 
 /// Serves a connection whose listener is known, to its end.
 pub async fn serve(thread: &Rc<Thread>, stream: Prefixed, ends: Ends, listener: &Arc<Listener>) {
-    let established = Box::pin(establish(thread, stream, ends, listener)).await;
-    let Some(Established { connection, stream, chain, _counted }) = established else { return };
-    match &chain.terminal {
+    if let Some(mut serving) = Box::pin(admit(thread, stream, ends, listener)).await {
+        serving.run().await;
+    }
+}
+
+/// A connection that was let in, ready to be served.
+struct Serving {
+    terminal: Terminated,
+    _counted: Option<GaugeGuard>,
+}
+
+/// What its chain ends in.
+enum Terminated {
+    Http(downstream::Serving),
+    Tcp(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+impl Serving {
+    /// To its end.
+    async fn run(&mut self) {
+        match &mut self.terminal {
+            Terminated::Http(serving) => serving.run().await,
+            Terminated::Tcp(serving) => serving.await,
+        }
+    }
+}
+
+/// Lets a connection in, or not, and finds out what it speaks.
+async fn admit(
+    thread: &Rc<Thread>,
+    stream: Prefixed,
+    ends: Ends,
+    listener: &Arc<Listener>,
+) -> Option<Box<Serving>> {
+    let established = establish(thread, stream, ends, listener).await?;
+    let Established { connection, stream, chain, counted } = established;
+    let terminal = match &chain.terminal {
         Terminal::Http(manager) => {
             let codec = downstream::Codec::new(
                 manager.codec,
                 connection.tls.as_deref(),
                 &connection.input.sniffed,
             );
-            downstream::serve(connection, stream, codec).await;
+            Terminated::Http(downstream::prepare(connection, stream, codec).await?)
         }
-        Terminal::Tcp(proxy) => Box::pin(tcp(&connection, stream, proxy)).await,
-    }
+        Terminal::Tcp(proxy) => {
+            let proxy = proxy.clone();
+            Terminated::Tcp(Box::pin(async move { tcp(&connection, stream, &proxy).await }))
+        }
+    };
+    Some(Box::new(Serving { terminal, _counted: counted }))
 }
 
 /// First bytes, filter chain, TLS and network policies; `None`: the connection is not let in.
@@ -310,7 +365,7 @@ async fn establish(
         }
         return None;
     }
-    Some(Established { connection, stream, chain, _counted: counted })
+    Some(Established { connection, stream, chain, counted })
 }
 
 /// Where the application is that an inbound connection is for: a captured one names it.

@@ -3,7 +3,7 @@
 //!
 //! HTTP/1 is the proxy's own ([`http1`]); HTTP/2 is hyper's, within bounds ([`http2`]).
 
-use std::{cell::Cell, future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use tokio::{
@@ -21,6 +21,7 @@ use crate::{
         tls::PeerInfo,
     },
     shared::Lifecycle,
+    stats::GaugeGuard,
 };
 
 mod date;
@@ -114,27 +115,51 @@ impl Drop for Active {
     }
 }
 
-/// Serves a connection to its end.
-pub async fn serve(connection: Rc<Connection>, stream: Stream, codec: Codec) {
-    // What is awaited once is boxed: its place is given back, while the connection may live long.
-    let Some((_, manager)) = Box::pin(connection.manager()).await else { return };
-    let _counted = connection.thread.http_counters(&manager.stat_prefix).connection();
+/// A connection that speaks HTTP, ready to be served.
+pub struct Serving {
+    spoken: Spoken,
+    _counted: GaugeGuard,
+}
+
+/// What a connection speaks. There may be tens of thousands of HTTP/1 connections: each has what it needs and no more.
+#[expect(clippy::large_enum_variant, reason = "the large one is what most are")]
+enum Spoken {
+    Http1(Driver, Http1),
+    Http2(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+impl Serving {
+    /// To its end.
+    pub async fn run(&mut self) {
+        match &mut self.spoken {
+            Spoken::Http1(driver, http) => driver.http1(http).await,
+            Spoken::Http2(serving) => serving.await,
+        }
+    }
+}
+
+/// Finds out what a connection speaks; `None`: nothing came that could be served.
+pub async fn prepare(connection: Rc<Connection>, stream: Stream, codec: Codec) -> Option<Serving> {
+    let (_, manager) = connection.manager().await?;
+    let counted = connection.thread.http_counters(&manager.stat_prefix).connection();
     let mut io = ServerIo::new(stream);
     let codec = match codec {
         Codec::Unknown => {
             let limit = manager.request_headers_timeout.unwrap_or(HEAD_TIMEOUT);
-            match Box::pin(found_codec(&connection, &mut io, limit)).await {
-                Some(codec) => codec,
-                None => return,
-            }
+            found_codec(&connection, &mut io, limit).await?
         }
         codec => codec,
     };
     let driver = Driver::new(connection, manager);
-    match codec {
-        Codec::Http2 => Box::pin(driver.http2(io)).await,
-        Codec::Http1 | Codec::Unknown => driver.http1(io).await,
-    }
+    let spoken = match codec {
+        Codec::Http2 => Spoken::Http2(Box::pin(driver.http2(io))),
+        Codec::Http1 | Codec::Unknown => {
+            let (connection, activity) = (driver.connection.clone(), driver.activity.clone());
+            let http = Http1::new(io, connection, activity, &driver.manager);
+            Spoken::Http1(driver, http)
+        }
+    };
+    Some(Serving { spoken, _counted: counted })
 }
 
 /// Which HTTP the first bytes are; `None`: nothing came, or not enough, for too long, or the client went away.
@@ -271,9 +296,7 @@ impl Driver {
         }
     }
 
-    async fn http1(mut self, io: ServerIo) {
-        let activity = self.activity.clone();
-        let mut http = Http1::new(io, self.connection.clone(), activity, &self.manager);
+    async fn http1(&mut self, http: &mut Http1) {
         let mut drained = false;
         let mut alarm: Option<Instant> = None;
         loop {

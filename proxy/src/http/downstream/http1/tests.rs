@@ -345,9 +345,11 @@ fn an_idle_connection_is_small() {
             address,
             crate::data::destination::Destination::HttpProxy,
         );
-        let connection = size_of_val(&serving) + size_of::<super::Wire>();
+        let connection = size_of_val(&serving)
+            + size_of::<super::Wire>()
+            + size_of::<crate::data::connection::Connection>();
         assert!(
-            connection <= 2_048,
+            connection <= 1_792,
             "{connection} bytes, {} of them the driver",
             size_of::<super::Http1>()
         );
