@@ -211,7 +211,7 @@ async fn prepare(
     stream: TcpStream,
     peer: SocketAddr,
     destination: Destination,
-) -> Option<Box<Serving>> {
+) -> Option<Serving> {
     let local = stream.local_addr().ok()?;
     let settings = &thread.shared.settings;
     let (destination, local) = match destination.learn(settings, &stream, local) {
@@ -270,7 +270,7 @@ struct Serving {
 
 /// What its chain ends in.
 enum Terminated {
-    Http(downstream::Serving),
+    Http(Box<downstream::Serving>),
     Tcp(Pin<Box<dyn Future<Output = ()>>>),
 }
 
@@ -290,7 +290,7 @@ async fn admit(
     stream: Prefixed,
     ends: Ends,
     listener: &Arc<Listener>,
-) -> Option<Box<Serving>> {
+) -> Option<Serving> {
     let established = establish(thread, stream, ends, listener).await?;
     let Established { connection, stream, chain, counted } = established;
     let terminal = match &chain.terminal {
@@ -300,14 +300,14 @@ async fn admit(
                 connection.tls.as_deref(),
                 &connection.input.sniffed,
             );
-            Terminated::Http(downstream::prepare(connection, stream, codec).await?)
+            Terminated::Http(Box::new(downstream::prepare(connection, stream, codec).await?))
         }
         Terminal::Tcp(proxy) => {
             let proxy = proxy.clone();
             Terminated::Tcp(Box::pin(async move { tcp(&connection, stream, &proxy).await }))
         }
     };
-    Some(Box::new(Serving { terminal, _counted: counted }))
+    Some(Serving { terminal, _counted: counted })
 }
 
 /// First bytes, filter chain, TLS and network policies; `None`: the connection is not let in.
