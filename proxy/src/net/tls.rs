@@ -11,6 +11,7 @@ use weft_api::identity::SpiffeId;
 mod configs;
 mod handshake;
 mod material;
+mod seen;
 mod stream;
 mod verify;
 

@@ -20,7 +20,10 @@ use sha2::{Digest, Sha256};
 use weft_api::identity::SpiffeId;
 use x509_parser::{extensions::GeneralName, prelude::*};
 
-use super::{PeerError, PeerInfo};
+use super::{
+    PeerError, PeerInfo,
+    seen::{self, Chains},
+};
 use crate::config::matcher::StringMatcher;
 
 /// Most names of a certificate that are looked at.
@@ -33,6 +36,8 @@ pub struct Leaf {
     pub dns_sans: Vec<String>,
     pub ip_sans: Vec<IpAddr>,
     pub subject: String,
+    /// SHA-256 of the certificate in hexadecimal.
+    pub hash: String,
     /// Seconds since the epoch.
     pub not_after: i64,
 }
@@ -53,6 +58,7 @@ impl Leaf {
             dns_sans: Vec::new(),
             ip_sans: Vec::new(),
             subject: certificate.subject().to_string(),
+            hash: hex(&Sha256::digest(der)),
             not_after: certificate.validity().not_after.timestamp(),
         };
         let names = certificate.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
@@ -103,13 +109,13 @@ impl Leaf {
         }
     }
 
-    fn peer_info(&self, der: &[u8]) -> PeerInfo {
+    fn peer_info(&self) -> PeerInfo {
         PeerInfo {
             identity: self.identity().ok(),
             uri_sans: self.uri_sans.clone(),
             dns_sans: self.dns_sans.clone(),
             subject: self.subject.clone(),
-            certificate_hash: hex(&Sha256::digest(der)),
+            certificate_hash: self.hash.clone(),
             ..PeerInfo::default()
         }
     }
@@ -184,12 +190,12 @@ pub fn examine(
     now: UnixTime,
 ) -> Result<PeerInfo, PeerError> {
     let der = chain.and_then(<[_]>::first).ok_or(PeerError::Missing)?;
-    let leaf = Leaf::parse(der)?;
+    let leaf = seen::leaf(der)?;
     if i64::try_from(now.as_secs()).is_ok_and(|now| leaf.not_after < now) {
         return Err(PeerError::Expired);
     }
     names.check(&leaf)?;
-    Ok(leaf.peer_info(der))
+    Ok(leaf.peer_info())
 }
 
 fn refused(error: PeerError) -> Error {
@@ -207,6 +213,7 @@ pub struct ServerVerifier {
     /// `None`: any chain (`insecureSkipVerify`).
     roots: Option<Arc<RootCertStore>>,
     names: Names,
+    seen: Chains,
 }
 
 impl ServerVerifier {
@@ -215,7 +222,7 @@ impl ServerVerifier {
         roots: Option<Arc<RootCertStore>>,
         names: Names,
     ) -> Self {
-        Self { provider, roots, names }
+        Self { provider, roots, names, seen: Chains::default() }
     }
 }
 
@@ -229,19 +236,20 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         if let Some(roots) = &self.roots {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                roots,
-                intermediates,
-                now,
-                self.provider.signature_verification_algorithms.all,
-            )?;
+            self.seen.verify(end_entity, intermediates, now, || {
+                verify_server_cert_signed_by_trust_anchor(
+                    &ParsedCertificate::try_from(end_entity)?,
+                    roots,
+                    intermediates,
+                    now,
+                    self.provider.signature_verification_algorithms.all,
+                )
+            })?;
             if matches!(self.names, Names::ServerName) {
-                verify_server_name(&certificate, server_name)?;
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
             }
         }
-        Leaf::parse(end_entity).and_then(|leaf| self.names.check(&leaf)).map_err(refused)?;
+        seen::leaf(end_entity).and_then(|leaf| self.names.check(&leaf)).map_err(refused)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -275,11 +283,12 @@ impl ServerCertVerifier for ServerVerifier {
 pub struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     names: Names,
+    seen: Chains,
 }
 
 impl ClientVerifier {
     pub fn new(chain: Arc<dyn ClientCertVerifier>, names: Names) -> Self {
-        Self { chain, names }
+        Self { chain, names, seen: Chains::default() }
     }
 }
 
@@ -303,9 +312,11 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        Leaf::parse(end_entity).and_then(|leaf| self.names.check(&leaf)).map_err(refused)?;
-        Ok(verified)
+        self.seen.verify(end_entity, intermediates, now, || {
+            self.chain.verify_client_cert(end_entity, intermediates, now).map(drop)
+        })?;
+        seen::leaf(end_entity).and_then(|leaf| self.names.check(&leaf)).map_err(refused)?;
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
