@@ -7,14 +7,12 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use crate::{http::downstream::ServerIo, net::tls::ServerStream};
+use crate::{http::downstream::ServerIo, http2, net::tls::ServerStream};
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -31,7 +29,7 @@ pub enum Tunnel {
     /// All of an HTTP/1 connection.
     Http1(Box<ServerIo>),
     /// A stream of an HTTP/2 connection.
-    Http2(Box<TokioIo<Upgraded>>),
+    Http2(Box<http2::Tunnel>),
 }
 
 impl AsyncRead for Tunnel {

@@ -1,7 +1,7 @@
 //! A client's HTTP connection: which HTTP is spoken, limits and timeouts, draining; each request goes to the
 //! `manager`.
 //!
-//! HTTP/1 is the proxy's own ([`http1`]); HTTP/2 is hyper's, within bounds ([`http2`]).
+//! HTTP/1 is the proxy's own ([`http1`]); HTTP/2's frames are read and written by the `h2` crate ([`http2`]).
 
 use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
@@ -189,7 +189,7 @@ async fn find_codec(io: &mut ServerIo) -> std::io::Result<Codec> {
     Ok(codec)
 }
 
-/// Runs a connection: polls hyper, keeps the timeouts, passes on the end of the process.
+/// Runs a connection: keeps the timeouts, passes on the end of the process.
 struct Driver {
     connection: Rc<Connection>,
     manager: Arc<HttpConnectionManager>,

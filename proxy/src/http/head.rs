@@ -1,6 +1,6 @@
 //! A request's head in one shape, whatever the protocol: what routes, policies and filters look at.
 //!
-//! Made by [`sanitize`](super::sanitize) from hyper's request, turned back into one by the router.
+//! Made by [`sanitize`](super::sanitize) from a codec's request, turned back into one by the router.
 
 use std::borrow::Cow;
 

@@ -8,7 +8,9 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use ::http::HeaderMap;
 use bytes::Bytes;
+use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
 use super::downstream::ServerIo;
@@ -19,6 +21,7 @@ use crate::{
         head::Framing,
         wire::{Incoming, Outgoing},
     },
+    http2,
     net::body::BoxError,
 };
 
@@ -147,8 +150,8 @@ pub enum ClientBody {
     Empty,
     /// By the proxy's own codec.
     Http1(Http1Body),
-    /// By hyper's.
-    Http2(hyper::body::Incoming),
+    /// By a stream of HTTP/2.
+    Http2(http2::Incoming),
 }
 
 impl ClientBody {
@@ -159,6 +162,17 @@ impl ClientBody {
             (wire.is_read(), wire.request)
         };
         if is_read { Self::Empty } else { Self::Http1(Http1Body { wire: wire.clone(), request }) }
+    }
+}
+
+impl ClientBody {
+    /// What follows a head on a stream.
+    pub fn http2(stream: RecvStream, headers: &HeaderMap) -> Self {
+        if stream.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::Http2(http2::Incoming::new(stream, headers))
+        }
     }
 }
 
@@ -181,7 +195,7 @@ impl Body for ClientBody {
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Self::Http2(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
+                let frame = ready!(body.poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
         }
@@ -194,7 +208,7 @@ impl Body for ClientBody {
                 let wire = body.wire.borrow();
                 wire.request == body.request && wire.failed.is_none() && wire.is_read()
             }
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_over(),
         }
     }
 

@@ -243,7 +243,7 @@ impl Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        // hyper does not ask for the end of a body whose length it knows.
+        // Not everybody asks for the end of a body whose length is known.
         if self.size_hint().exact() == Some(0) {
             self.finish();
         }

@@ -1,4 +1,4 @@
-//! From hyper's request to a [`Head`]: what is refused, what is removed, what is added before filters see it.
+//! From a codec's request to a [`Head`]: what is refused, what is removed, what is added before filters see it.
 //!
 //! Order matters: headers of one hop go first (all that any `Connection` field names), identity is added after, so that a
 //! client cannot have it removed. Source: RFC 9110 and 9112, Envoy's `ConnectionManagerUtility`.

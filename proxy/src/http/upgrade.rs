@@ -6,7 +6,6 @@
 use std::{borrow::Cow, sync::Arc};
 
 use ::http::{HeaderValue, Response, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use tokio::{io::copy_bidirectional, sync::oneshot};
 
 use super::{
@@ -27,25 +26,19 @@ use crate::{
     },
 };
 
-/// A client's connection that will be handed over once the response's head is out.
+/// A client's connection, or its stream, that will be handed over once the response's head is out.
 #[derive(Debug)]
-pub enum OnUpgrade {
-    /// Of HTTP/1, by the proxy's own codec.
-    Http1(oneshot::Receiver<Tunnel>),
-    /// Of HTTP/2, by hyper's.
-    Http2(hyper::upgrade::OnUpgrade),
-}
+pub struct OnUpgrade(oneshot::Receiver<Tunnel>);
 
 impl OnUpgrade {
+    /// What is sent here is handed over.
+    pub fn new(receiver: oneshot::Receiver<Tunnel>) -> Self {
+        Self(receiver)
+    }
+
     /// Waits for the connection; `None`: the client left first.
     async fn tunnel(self) -> Option<Tunnel> {
-        match self {
-            Self::Http1(receiver) => receiver.await.ok(),
-            Self::Http2(upgrade) => {
-                let upgraded = upgrade.await.ok()?;
-                Some(Tunnel::Http2(Box::new(TokioIo::new(upgraded))))
-            }
-        }
+        self.0.await.ok()
     }
 }
 

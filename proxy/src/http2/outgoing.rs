@@ -51,6 +51,11 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         &mut self.body
     }
 
+    /// Whether the receiver has no room.
+    pub fn is_stalled(&self) -> bool {
+        self.waiting.is_some()
+    }
+
     /// Gives the stream up.
     pub fn reset(&mut self, reason: Reason) {
         self.stream.send_reset(reason);

@@ -17,6 +17,8 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 #[derive(Clone, Copy)]
 struct Turn {
     began: Instant,
+    /// Who runs it keeps the timer of all alarms.
+    keeps_timer: bool,
     /// The earliest alarm that was polled.
     alarm: Option<Instant>,
 }
@@ -33,13 +35,22 @@ pub fn now() -> Instant {
 /// Runs what takes no time that counts: the clock is looked at once. Answers when the caller must poll again for the sake
 /// of an [`Alarm`], whatever wakes it or does not.
 pub fn turn<T>(run: impl FnOnce() -> T) -> (T, Option<Instant>) {
+    still(true, run)
+}
+
+/// The same for one who polls only what was woken: alarms have timers of their own.
+pub fn turn_of_woken<T>(run: impl FnOnce() -> T) -> T {
+    still(false, run).0
+}
+
+fn still<T>(keeps_timer: bool, run: impl FnOnce() -> T) -> (T, Option<Instant>) {
     struct Ends(Option<Turn>);
     impl Drop for Ends {
         fn drop(&mut self) {
             TURN.set(self.0);
         }
     }
-    let _ends = Ends(TURN.replace(Some(Turn { began: Instant::now(), alarm: None })));
+    let _ends = Ends(TURN.replace(Some(Turn { began: Instant::now(), keeps_timer, alarm: None })));
     let done = run();
     (done, TURN.get().and_then(|turn| turn.alarm))
 }
@@ -77,7 +88,7 @@ impl Future for Alarm {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let Some(turn) = TURN.get() else {
+        let Some(turn) = TURN.get().filter(|turn| turn.keeps_timer) else {
             let at = this.at;
             let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
             return timer.as_mut().poll(cx);
@@ -116,6 +127,14 @@ mod tests {
         assert_eq!(now() - began, Duration::from_secs(1));
         let stopped = std::panic::catch_unwind(|| turn(|| panic!("in a turn")));
         assert!(stopped.is_err() && TURN.get().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_polled_when_woken_is_woken_by_its_alarm() {
+        let began = now();
+        let mut alarm = Alarm::after(Duration::from_secs(2));
+        poll_fn(|cx| turn_of_woken(|| Pin::new(&mut alarm).poll(cx))).await;
+        assert_eq!(now() - began, Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]

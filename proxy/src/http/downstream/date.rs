@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use ::http::HeaderValue;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -16,6 +17,7 @@ const SIZE: usize = 29;
 thread_local! {
     /// With until when it is the date.
     static LAST: RefCell<(Option<Instant>, [u8; SIZE])> = const { RefCell::new((None, [b' '; SIZE])) };
+    static VALUE: RefCell<HeaderValue> = const { RefCell::new(HeaderValue::from_static("")) };
 }
 
 /// Now, as a header's value.
@@ -29,6 +31,17 @@ pub fn now() -> [u8; SIZE] {
             *last = (Some(now + left), format(since.as_secs()));
         }
         last.1
+    })
+}
+
+/// The same, which costs no copy where it is the same second.
+pub fn value() -> HeaderValue {
+    let now = now();
+    VALUE.with_borrow_mut(|value| {
+        if value.as_bytes() != now.as_slice() {
+            *value = HeaderValue::from_bytes(&now).unwrap_or(HeaderValue::from_static(""));
+        }
+        value.clone()
     })
 }
 
@@ -63,5 +76,6 @@ mod tests {
             assert_eq!(std::str::from_utf8(&format(seconds)).unwrap(), expected);
         }
         assert!(now().ends_with(b" GMT"));
+        assert!(value().as_bytes().ends_with(b" GMT"));
     }
 }

@@ -229,7 +229,7 @@ impl Http1 {
         let upgrade = if switches {
             let (sender, receiver) = oneshot::channel();
             self.upgrade = Some(sender);
-            Some(OnUpgrade::Http1(receiver))
+            Some(OnUpgrade::new(receiver))
         } else {
             self.upgrade = None;
             None

@@ -1,94 +1,75 @@
-//! A client's HTTP/2 connection: hyper's, and what hyper does not look after.
+//! A client's HTTP/2 connection: its frames, and its requests, each handled and answered on a stream of its own.
 //!
-//! hyper runs each stream as a task. A client that takes its requests back at once, over and over, is sent away. A response
-//! whose time is over ends even when the client gives it no window, in which case hyper does not ask the body for more.
+//! One future does all of it: a request's handler, and its response on its way, are polled from here, then what they left
+//! with the connection is written, together. Who owns this decides about time and tells by [`Http2::finish`]. A client that
+//! takes its requests back at once, over and over, is sent away.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::poll_fn,
-    pin::{Pin, pin},
-    rc::{Rc, Weak},
-    task::{Context, Poll},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use ::http::{Method, Request, Response, header};
+use ::http::{HeaderValue, Method, Request, Response, header};
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::{body::Incoming, rt::Executor, server::conn::http2, service::Service};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use h2::{
+    Reason, RecvStream,
+    server::{self, Handshake, SendResponse},
+};
+use http_body::Body;
+use tokio::sync::oneshot;
 
-use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, io::SharedIo};
+use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, date, io::SharedIo};
 use crate::{
-    data::connection::Connection,
+    config::http::HttpConnectionManager,
+    data::{connection::Connection, counters::HttpCounters, stream},
     http::{
         incoming::ClientBody,
         manager::{self, Exchange},
-        response::{BrokenOff, Tracked},
+        response::Tracked,
         upgrade::OnUpgrade,
     },
-    net::clock::{millis, now_ms},
+    http2::{CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, SendError, Tunnel, strip},
+    net::clock::{self, millis, now_ms},
 };
 
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// What a stream may hold of a response that the client does not read.
-const SEND_BUFFER: usize = 128 * 1024;
+mod inside;
+
+use inside::{Inside, Part};
+
 /// Streams at once where the settings say nothing.
 const STREAMS: u32 = 1024;
 /// So many requests may be taken back before they are answered, or half of all.
 pub const ABANDONED: u64 = 500;
 /// Requests that are older than this when they are taken back do not count.
 const ABANDONED_AT_ONCE: Duration = Duration::from_secs(1);
+/// How often streams and frames follow each other before others get their turn.
+const ROUNDS: u32 = 16;
 
-tokio::task_local! {
-    /// The response of the stream that the task is for.
-    static RESPONSE: RefCell<Weak<RefCell<Tracked>>>;
-}
+type Handling = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Closed>>>>;
 
 impl Driver {
     /// Serves an HTTP/2 connection to its end.
     pub async fn http2(mut self, io: ServerIo) {
-        let head = u32::try_from(self.manager.max_request_headers_bytes).unwrap_or(u32::MAX);
-        let mut builder = http2::Builder::new(Streams);
-        builder
-            .timer(TokioTimer::new())
-            .max_header_list_size(head)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(SEND_BUFFER)
-            .max_concurrent_streams(self.manager.max_concurrent_streams.unwrap_or(STREAMS));
-        let patience = Rc::<Patience>::default();
-        let requests = Requests {
-            connection: self.connection.clone(),
-            activity: self.activity.clone(),
-            patience: patience.clone(),
-        };
         let io = SharedIo::new(io);
-        let mut http = builder.serve_connection(TokioIo::new(io.clone()), requests);
+        let (connection, activity) = (self.connection.clone(), self.activity.clone());
+        let mut http = Http2::new(io.clone(), connection, activity, &self.manager);
         let mut drained = false;
         loop {
             let verdict = tokio::select! {
                 biased;
-                result = poll_fn(|cx| match Pin::new(&mut http).poll(cx) {
-                    Poll::Pending if patience.is_over() => Poll::Ready(Ok(())),
-                    polled => polled,
-                }) => {
-                    let peer = self.connection.peer;
-                    if let Err(error) = result {
-                        tracing::debug!(%peer, %error, "HTTP/2 connection ended");
-                    } else if patience.is_over() {
-                        tracing::warn!(%peer, "closed: too many requests were taken back at once");
-                    }
-                    break;
-                }
+                () = poll_fn(|cx| clock::turn_of_woken(|| http.poll(cx))) => break,
                 verdict = self.event(drained) => verdict,
             };
             match verdict {
                 Verdict::Continue => {}
                 Verdict::Drain => {
                     drained = true;
-                    Pin::new(&mut http).graceful_shutdown();
+                    http.finish();
                 }
                 Verdict::Close | Verdict::HeadTimeout => return,
             }
@@ -96,6 +77,254 @@ impl Driver {
         drop(http);
         Box::pin(io.linger()).await;
     }
+}
+
+/// The connection's frames.
+enum Frames {
+    /// The client has not said yet that it speaks HTTP/2.
+    Handshake(Handshake<SharedIo, Bytes>),
+    Open(server::Connection<SharedIo, Bytes>),
+}
+
+/// A client's connection.
+struct Http2 {
+    frames: Frames,
+    streams: FuturesUnordered<Stream>,
+    connection: Rc<Connection>,
+    activity: Rc<Activity>,
+    counters: Rc<HttpCounters>,
+    patience: Rc<Patience>,
+    inside: Inside,
+    /// No further requests.
+    finishing: bool,
+}
+
+impl Http2 {
+    /// A connection of which nothing was read.
+    fn new(
+        io: SharedIo,
+        connection: Rc<Connection>,
+        activity: Rc<Activity>,
+        manager: &HttpConnectionManager,
+    ) -> Self {
+        let mut builder = server::Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_concurrent_streams(manager.max_concurrent_streams.unwrap_or(STREAMS))
+            .max_header_list_size(
+                u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX),
+            );
+        let counters = connection.thread.http_counters(&manager.stat_prefix);
+        Self {
+            frames: Frames::Handshake(builder.handshake(io)),
+            streams: FuturesUnordered::new(),
+            connection,
+            activity,
+            counters,
+            patience: Rc::default(),
+            inside: Inside::new(),
+            finishing: false,
+        }
+    }
+
+    /// No further requests: what is under way is finished, and the client is told.
+    fn finish(&mut self) {
+        self.finishing = true;
+        if let Frames::Open(frames) = &mut self.frames {
+            frames.graceful_shutdown();
+            self.inside.mark(Part::Frames);
+        }
+    }
+
+    /// Runs the connection to its end. Anew after [`Self::finish`].
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.inside.enter(cx.waker());
+        for _ in 0..ROUNDS {
+            if let Some(waker) = self.inside.woken(Part::Streams).cloned() {
+                self.poll_streams(&mut Context::from_waker(&waker));
+                if self.patience.is_over() {
+                    let peer = self.connection.peer;
+                    tracing::warn!(%peer, "closed: too many requests were taken back at once");
+                    return Poll::Ready(());
+                }
+            }
+            if let Some(waker) = self.inside.woken(Part::Frames).cloned()
+                && self.poll_frames(&mut Context::from_waker(&waker)).is_ready()
+            {
+                return Poll::Ready(());
+            }
+            if self.inside.is_quiet() {
+                break;
+            }
+        }
+        self.inside.leave();
+        Poll::Pending
+    }
+
+    fn poll_streams(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(ended)) = self.streams.poll_next_unpin(cx) {
+            if let Err(Closed) = ended {
+                self.finish();
+            }
+        }
+    }
+
+    /// Writes what there is and reads what comes. Ready when the connection is over.
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let frames = match &mut self.frames {
+                Frames::Open(frames) => frames,
+                Frames::Handshake(handshake) => {
+                    match ready!(Pin::new(handshake).poll(cx)) {
+                        Ok(frames) => self.frames = Frames::Open(frames),
+                        Err(error) => return self.ended(&error),
+                    }
+                    if self.finishing {
+                        self.finish();
+                    }
+                    continue;
+                }
+            };
+            match ready!(frames.poll_accept(cx)) {
+                Some(Ok((request, respond))) => self.accept(request, respond),
+                Some(Err(error)) => return self.ended(&error),
+                None => return Poll::Ready(()),
+            }
+        }
+    }
+
+    fn ended(&self, error: &h2::Error) -> Poll<()> {
+        tracing::debug!(peer = %self.connection.peer, %error, "HTTP/2 connection ended");
+        if error.is_library() {
+            self.counters.protocol_error();
+        }
+        Poll::Ready(())
+    }
+
+    /// Begins a request.
+    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let (parts, stream) = request.into_parts();
+        let (mut upgrade, mut taker) = (None, None);
+        let body = if parts.method == Method::CONNECT {
+            if parts.headers.contains_key(header::CONTENT_LENGTH) {
+                // A tunnel has no body (RFC 9110, 9.3.6).
+                return respond.send_reset(Reason::PROTOCOL_ERROR);
+            }
+            let (sender, receiver) = oneshot::channel();
+            upgrade = Some(OnUpgrade::new(receiver));
+            taker = Some((sender, stream));
+            ClientBody::Empty
+        } else {
+            ClientBody::http2(stream, &parts.headers)
+        };
+        let exchange = Exchange { upgrade, active: Active::new(&self.activity) };
+        let request = Request::from_parts(parts, body);
+        let handling = Box::pin(manager::handle(self.connection.clone(), request, exchange));
+        let unanswered = Unanswered::new(&self.patience);
+        let state = State::Handling { handling, taker, unanswered };
+        self.streams.push(Stream { respond, state });
+        self.inside.mark(Part::Streams);
+    }
+}
+
+/// Who takes over what the client sends into a tunnel.
+type Taker = (oneshot::Sender<stream::Tunnel>, RecvStream);
+
+/// A request and its response.
+struct Stream {
+    respond: SendResponse<Bytes>,
+    state: State,
+}
+
+enum State {
+    /// The request is handled.
+    Handling { handling: Handling, taker: Option<Taker>, unanswered: Unanswered },
+    /// The response is written.
+    Responding(Outgoing<Tracked>),
+}
+
+impl Future for Stream {
+    type Output = Result<(), Closed>;
+
+    /// What is not over when this is dropped is reset.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.state {
+                State::Handling { handling, taker, unanswered } => {
+                    let handled = match handling.as_mut().poll(cx) {
+                        Poll::Ready(handled) => handled,
+                        // The client may take it back.
+                        Poll::Pending => return this.respond.poll_reset(cx).map(|_| Ok(())),
+                    };
+                    unanswered.answered();
+                    let response = match handled {
+                        Ok(response) => response,
+                        Err(Closed) => {
+                            this.respond.send_reset(Reason::INTERNAL_ERROR);
+                            return Poll::Ready(Err(Closed));
+                        }
+                    };
+                    match begin(&mut this.respond, response, taker.take()) {
+                        Some(body) => this.state = State::Responding(body),
+                        None => return Poll::Ready(Ok(())),
+                    }
+                }
+                State::Responding(response) => {
+                    let broken = match response.poll(cx) {
+                        Poll::Ready(ended) => matches!(ended, Err(SendError::Body(_))),
+                        // Who gives no window keeps the response from moving on.
+                        Poll::Pending => {
+                            if !response.is_stalled() || !response.body_mut().has_expired(cx) {
+                                return Poll::Pending;
+                            }
+                            true
+                        }
+                    };
+                    if broken {
+                        response.reset(Reason::INTERNAL_ERROR);
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    }
+}
+
+/// Sends a response's head; its body, if there is more than that.
+fn begin(
+    respond: &mut SendResponse<Bytes>,
+    response: Response<Tracked>,
+    taker: Option<Taker>,
+) -> Option<Outgoing<Tracked>> {
+    let (mut head, body) = response.into_parts();
+    strip(&mut head.headers);
+    head.headers.entry(header::DATE).or_insert_with(date::value);
+    let taker = taker.filter(|_| head.status.is_success());
+    let ended = taker.is_none() && body.is_end_stream();
+    if taker.is_some() {
+        head.headers.remove(header::CONTENT_LENGTH);
+    } else if !ended && let Some(size) = body.size_hint().exact() {
+        let size = || HeaderValue::from(size);
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
+    }
+    let outgoing = match respond.send_response(Response::from_parts(head, ()), ended) {
+        Ok(outgoing) => outgoing,
+        Err(error) => {
+            tracing::debug!(%error, "a response cannot be sent");
+            respond.send_reset(Reason::INTERNAL_ERROR);
+            return None;
+        }
+    };
+    if let Some((sender, incoming)) = taker {
+        let tunnel = Box::new(Tunnel::new(incoming, outgoing));
+        // Who would have taken it over may be gone: then it is reset.
+        let _ = sender.send(stream::Tunnel::Http2(tunnel));
+        return None;
+    }
+    (!ended).then(|| Outgoing::new(outgoing, body))
 }
 
 /// With a client that makes work which it does not want (CVE-2023-44487).
@@ -126,7 +355,7 @@ impl Unanswered {
     }
 
     /// There is an answer.
-    fn answered(mut self) {
+    fn answered(&mut self) {
         self.since = None;
     }
 }
@@ -140,88 +369,5 @@ impl Drop for Unanswered {
     }
 }
 
-/// Runs hyper's tasks, one for each stream, on this thread.
-#[derive(Clone, Copy, Debug)]
-struct Streams;
-
-impl<F: Future + 'static> Executor<F> for Streams {
-    fn execute(&self, stream: F) {
-        tokio::task::spawn_local(RESPONSE.scope(RefCell::default(), async move {
-            let mut stream = pin!(stream);
-            poll_fn(|cx| match stream.as_mut().poll(cx) {
-                // What ends with its task is reset.
-                Poll::Pending if has_expired(cx) => Poll::Ready(()),
-                polled => polled.map(drop),
-            })
-            .await;
-        }));
-    }
-}
-
-/// Whether the time of this task's response is over.
-fn has_expired(cx: &mut Context<'_>) -> bool {
-    let response = RESPONSE.try_with(|response| response.borrow().upgrade());
-    response.ok().flatten().is_some_and(|response| response.borrow_mut().has_expired(cx))
-}
-
-/// A connection's requests.
-struct Requests {
-    connection: Rc<Connection>,
-    activity: Rc<Activity>,
-    patience: Rc<Patience>,
-}
-
-impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Shared>;
-    type Error = Closed;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let active = Active::new(&self.activity);
-        let switches =
-            request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE);
-        let upgrade = switches.then(|| OnUpgrade::Http2(hyper::upgrade::on(&mut request)));
-        let exchange = Exchange { upgrade, active };
-        let request = request.map(ClientBody::Http2);
-        let unanswered = Unanswered::new(&self.patience);
-        let handled = manager::handle(self.connection.clone(), request, exchange);
-        Box::pin(async move {
-            let response = handled.await;
-            unanswered.answered();
-            Ok(response?.map(Shared::new))
-        })
-    }
-}
-
-/// A response's body, which hyper has, and the stream's task looks at.
-struct Shared(Rc<RefCell<Tracked>>);
-
-impl Shared {
-    /// Made in the stream's task.
-    fn new(body: Tracked) -> Self {
-        let shared = Rc::new(RefCell::new(body));
-        // Outside of such a task nobody looks at it.
-        let _ = RESPONSE.try_with(|response| response.replace(Rc::downgrade(&shared)));
-        Self(shared)
-    }
-}
-
-impl Body for Shared {
-    type Data = Bytes;
-    type Error = BrokenOff;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.borrow().is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.borrow().size_hint()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -251,8 +251,7 @@ fn draining_finishes_requests_and_closes_connections() {
             let answer = busy.send(get("/", &[])).await.unwrap();
             (busy, answer)
         });
-        release.notify_one();
-        let warm = idle.send(get("/", &[])).await.unwrap();
+        let warm = idle.send(get("/fresh", &[])).await.unwrap();
         assert_eq!(warm.header("connection"), None);
         let state = proxy.thread.upstreams.get(&proxy.thread.config(), "c").unwrap();
         let requests = || state.cluster().state.requests.get();
