@@ -1,4 +1,4 @@
-//! The fuzzers' targets, with everything that the corpora hold, with pieces of it, and with random bytes.
+//! The fuzzers' targets, with everything that the corpora hold, with edits of it, and with random bytes.
 //!
 //! The targets are looked for new inputs by `cargo +nightly fuzz run TARGET`; this is their short run, on any toolchain.
 // Helpers of tests are tests too, which clippy cannot know. The targets abort where a panic would go by unseen.
@@ -73,8 +73,30 @@ fn resources_of_the_corpus() {
     feed("xds", 64, xds::run);
 }
 
-fn some_bytes() -> impl Strategy<Value = Vec<u8>> {
-    proptest::collection::vec(any::<u8>(), 0..200)
+/// An input of the corpus after some edits: bytes replaced, put in, taken out, or taken from another input.
+fn edited(target: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    let inputs = corpus(target);
+    let edit = (0..5_u8, any::<prop::sample::Index>(), any::<u8>(), 1..40_usize);
+    let edits = prop::collection::vec(edit, 1..8);
+    let input = || prop::sample::select(inputs.clone());
+    (input(), input(), edits).prop_map(|(mut bytes, other, edits)| {
+        for (kind, at, value, size) in edits {
+            let at = at.index(bytes.len() + 1);
+            let end = bytes.len().min(at + size);
+            match kind {
+                0 => bytes[at..].iter_mut().take(1).for_each(|byte| *byte = value),
+                1 => bytes.insert(at, value),
+                2 => drop(bytes.drain(at..end)),
+                3 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+                _ => {
+                    let from = usize::from(value) % (other.len() + 1);
+                    let to = other.len().min(from + size);
+                    bytes.splice(at..end, other[from..to].to_vec());
+                }
+            }
+        }
+        bytes
+    })
 }
 
 proptest! {
@@ -84,31 +106,52 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_a_client_hello_or_not(bytes in some_bytes()) {
+    fn any_bytes_are_a_resource_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        xds::run(&bytes);
+    }
+
+    #[test]
+    fn edited_bootstraps_are_survived(bytes in edited("bootstrap")) {
+        bootstrap::run(&bytes);
+    }
+
+    #[test]
+    fn edited_client_hellos_are_survived(bytes in edited("client_hello")) {
         client_hello::run(&bytes);
     }
 
     #[test]
-    fn any_target_is_normalised_or_not(mode in any::<u8>(), text in "/[/.%a-f0-9A-F\\\\;?#-]{0,60}") {
-        path::run(&[&[mode], text.as_bytes()].concat());
+    fn edited_paths_are_survived(bytes in edited("path")) {
+        path::run(&bytes);
     }
 
     #[test]
-    fn any_bytes_are_a_peer_or_not(bytes in some_bytes()) {
+    fn edited_peers_are_survived(bytes in edited("peer")) {
         peer::run(&bytes);
     }
 
     #[test]
-    fn any_bytes_are_a_resource_or_not(bytes in some_bytes()) {
+    fn edited_resources_are_survived(bytes in edited("xds")) {
         xds::run(&bytes);
     }
 }
 
+/// Each is a connection through a whole proxy.
+fn fewer() -> ProptestConfig {
+    let all = ProptestConfig::default();
+    ProptestConfig { cases: all.cases / 4, ..all }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(fewer())]
 
     #[test]
-    fn any_frames_are_survived(bytes in some_bytes()) {
+    fn any_frames_are_survived(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        http2::run(&bytes);
+    }
+
+    #[test]
+    fn edited_frames_are_survived(bytes in edited("http2")) {
         http2::run(&bytes);
     }
 }
