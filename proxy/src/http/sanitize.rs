@@ -42,6 +42,9 @@ pub enum Refusal {
     /// A transfer coding other than `chunked`.
     #[error("unsupported_transfer_encoding")]
     TransferEncoding,
+    /// A header's name is not one.
+    #[error("invalid_header_name")]
+    HeaderName,
     /// The path is not one.
     #[error("missing_path_rejected")]
     MissingPath,
@@ -68,6 +71,7 @@ impl Refusal {
             Self::MissingHost
             | Self::InvalidHost
             | Self::DuplicateHost
+            | Self::HeaderName
             | Self::MissingPath
             | Self::Path => 400,
         }
@@ -122,6 +126,10 @@ pub fn accept(
     }
     if headers.len() > manager.max_request_headers {
         return Err(Refusal::TooManyHeaders);
+    }
+    // HTTP/2's library takes this for part of a name, which for HTTP/1 it is not (RFC 9110, 5.6.2).
+    if version == Version::HTTP_2 && headers.keys().any(|name| name.as_str().contains('"')) {
+        return Err(Refusal::HeaderName);
     }
     let seen = Seen::new(&headers);
     if seen.has(&header::TRANSFER_ENCODING) {

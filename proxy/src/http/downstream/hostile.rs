@@ -68,6 +68,7 @@ fn nothing_in_an_http_2_head_ends_a_line_of_the_http_1_request() {
             ("x-a: b\r\nsmuggled", "1"),
             ("x a", "b"),
             ("x-a:", "b"),
+            ("x\"a", "b"),
             ("", "b"),
             ("X-A", "b"),
             ("connection", "close"),
