@@ -197,14 +197,26 @@ impl Namespace {
         .await
     }
 
-    /// `kubectl rollout restart deployment NAME`, and waits for its end.
+    /// `kubectl rollout restart deployment NAME`, and waits for its end, and for that of the pods it replaces.
     ///
     /// # Errors
     /// When it does not end.
     pub async fn restart(&self, deployment: &str) -> anyhow::Result<()> {
         let api: Api<Deployment> = self.cluster.api(&self.name);
         api.restart(deployment).await?;
-        self.rolled_out().await
+        self.rolled_out().await?;
+        let pods: Api<v1::Pod> = self.cluster.api(&self.name);
+        until_for(ROLLOUT, "the pods of before should be gone", async || {
+            let pods = pods.list(&ListParams::default()).await?.items;
+            let leaving = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_some());
+            ensure!(
+                leaving.is_none(),
+                "{} leaves",
+                leaving.map(ResourceExt::name_any).unwrap_or_default()
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// The pods that match a selector.
