@@ -196,7 +196,9 @@ struct Driver {
     activity: Rc<Activity>,
     born: Instant,
     lifecycle: watch::Receiver<Lifecycle>,
-    /// Draining has been seen.
+    /// What the connection knows of the process.
+    told: Lifecycle,
+    /// Since when it drains.
     draining: Option<Instant>,
 }
 
@@ -204,6 +206,8 @@ struct Driver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Continue,
+    /// The pod leaves: clients are told where that costs no request.
+    Leave,
     /// No further requests.
     Drain,
     /// The head did not come in time.
@@ -222,7 +226,15 @@ impl Driver {
             head_since: Cell::new(None),
         });
         let lifecycle = connection.thread.lifecycle_changes();
-        Self { connection, manager, activity, born: now, lifecycle, draining: None }
+        Self {
+            connection,
+            manager,
+            activity,
+            born: now,
+            lifecycle,
+            told: Lifecycle::Running,
+            draining: None,
+        }
     }
 
     fn head_timeout(&self) -> Duration {
@@ -285,15 +297,22 @@ impl Driver {
     async fn event_until(&mut self, drained: bool, tick: Instant) -> Verdict {
         let inbound = self.connection.is_from_outside();
         tokio::select! {
-            lifecycle = stopping(&mut self.lifecycle, self.draining.is_some(), inbound) => match lifecycle {
-                Lifecycle::Stopping => Verdict::Close,
-                Lifecycle::Running | Lifecycle::Leaving | Lifecycle::Draining => {
-                    self.draining = Some(Instant::now());
-                    self.check(drained)
+            lifecycle = stopping(&mut self.lifecycle, self.told, inbound) => {
+                self.told = lifecycle;
+                match lifecycle {
+                    Lifecycle::Stopping => Verdict::Close,
+                    Lifecycle::Leaving => Verdict::Leave,
+                    Lifecycle::Running | Lifecycle::Draining => self.drain(drained),
                 }
-            },
+            }
             () = tokio::time::sleep_until(tick) => self.check(drained),
         }
+    }
+
+    /// Begins to drain.
+    fn drain(&mut self, drained: bool) -> Verdict {
+        self.draining.get_or_insert_with(Instant::now);
+        self.check(drained)
     }
 
     async fn http1(&mut self, http: &mut Http1) {
@@ -321,6 +340,7 @@ impl Driver {
             };
             match verdict {
                 Verdict::Continue => {}
+                Verdict::Leave => http.leave(),
                 Verdict::Drain => {
                     drained = true;
                     http.finish();
@@ -339,16 +359,16 @@ impl Driver {
     }
 }
 
-/// Waits for the process to drain (once), or to stop. Who leaves says so on inbound connections only.
+/// Waits for the process to leave, to drain (each once), or to stop. Who leaves says so on inbound connections only.
 async fn stopping(
     lifecycle: &mut watch::Receiver<Lifecycle>,
-    draining: bool,
+    told: Lifecycle,
     inbound: bool,
 ) -> Lifecycle {
     let wanted = |now: &Lifecycle| match now {
         Lifecycle::Running => false,
-        Lifecycle::Leaving => inbound && !draining,
-        Lifecycle::Draining => !draining,
+        Lifecycle::Leaving => inbound && told < Lifecycle::Leaving,
+        Lifecycle::Draining => told < Lifecycle::Draining,
         Lifecycle::Stopping => true,
     };
     let found = lifecycle.wait_for(wanted).await.map(|now| *now);

@@ -92,6 +92,8 @@ pub struct Http1 {
     takes_trailers: bool,
     /// Who takes the connection over when the protocol is switched.
     upgrade: Option<oneshot::Sender<Tunnel>>,
+    /// The next response is the last one.
+    leaving: bool,
     /// No further requests.
     finishing: bool,
 }
@@ -120,8 +122,15 @@ impl Http1 {
             answers: Answers { method: Method::GET, version: Version::HTTP_11, persists: true },
             takes_trailers: false,
             upgrade: None,
+            leaving: false,
             finishing: false,
         }
+    }
+
+    /// The client is told with the next response, which is the last one. Until then it may still ask: others do not know yet
+    /// that the pod leaves, and a request that meets a closing connection is lost.
+    pub fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// No further requests: what is under way is finished, and the client is told.
@@ -262,7 +271,7 @@ impl Http1 {
             tracing::debug!(peer = %self.connection.peer, %error, "request broken off");
             self.counters.protocol_error();
         }
-        self.answers.persists &= !self.finishing && wire.failed.is_none();
+        self.answers.persists &= !self.leaving && !self.finishing && wire.failed.is_none();
         if !wire.is_read() && body.is_own() {
             // The rest of the request is not waited for.
             self.answers.persists = false;

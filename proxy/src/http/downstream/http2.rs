@@ -65,8 +65,13 @@ impl Driver {
                 () = poll_fn(|cx| clock::turn_of_woken(|| http.poll(cx))) => break,
                 verdict = self.event(drained) => verdict,
             };
+            // Nothing is lost by GOAWAY: what is on its way is answered.
+            let verdict = match verdict {
+                Verdict::Leave => self.drain(drained),
+                other => other,
+            };
             match verdict {
-                Verdict::Continue => {}
+                Verdict::Continue | Verdict::Leave => {}
                 Verdict::Drain => {
                     drained = true;
                     http.finish();

@@ -14,14 +14,17 @@ use tokio::{
 use crate::{
     config::{
         http::HttpConnectionManager,
-        listener::{FilterChainMatch, Terminal, TransportMatch},
+        listener::{FilterChainMatch, Terminal, TrafficDirection, TransportMatch},
         rbac::{Rbac, RbacAction, RbacRules},
         route::RouteAction,
     },
-    data::testing::{
-        Client, Local, Proxy, backend, chain, cluster, config, config_of, exchange, get, host,
-        listener, manager, raw_backend, read, route, routes, run, tcp_chain, text, to_cluster,
-        until,
+    data::{
+        destination::Destination,
+        testing::{
+            Client, Local, Proxy, backend, chain, cluster, config, config_of, exchange, get, host,
+            listener, manager, raw_backend, read, route, routes, run, tcp_chain, text, to_cluster,
+            until,
+        },
     },
     shared::Lifecycle,
 };
@@ -277,6 +280,31 @@ fn draining_finishes_requests_and_closes_connections() {
         driver.await.unwrap().unwrap();
         // One that never asks for anything holds nobody up.
         assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0);
+        proxy.thread.until_idle().await;
+    });
+}
+
+#[test]
+fn while_the_pod_leaves_a_connection_from_outside_may_ask_once_more() {
+    run(async {
+        let server = echo_path().await;
+        let mut listener = listener("edge", vec![chain(Terminal::Http(Arc::new(forwarding())))]);
+        listener.direction = TrafficDirection::Inbound;
+        let proxy = Proxy::new(config_of(vec![listener], vec![cluster("c", &[server])]));
+        let address = proxy.listen(Destination::Listener("edge".into())).await;
+        let (mut asks, mut idle) = (Client::new(address).await, Client::new(address).await);
+        for client in [&mut asks, &mut idle] {
+            assert_eq!(client.get("/", &[]).await.header("connection"), None);
+        }
+        proxy.control.lifecycle.send(Lifecycle::Leaving).unwrap();
+        let last = asks.get("/", &[]).await;
+        assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+        asks.closed().await;
+        // A new one is told at once.
+        let late = Client::new(address).await.get("/", &[]).await;
+        assert_eq!((late.status, late.header("connection")), (200, Some("close")));
+        proxy.control.lifecycle.send(Lifecycle::Draining).unwrap();
+        idle.closed().await;
         proxy.thread.until_idle().await;
     });
 }
