@@ -78,6 +78,10 @@ impl Exchange {
         Poll::Ready(match response {
             Ok(response) => {
                 let (parts, stream) = response.into_parts();
+                // The library takes this for part of a name; a client of HTTP/1 would not get HTTP/1 (RFC 9110, 5.6.2).
+                if parts.headers.keys().any(|name| name.as_str().contains('"')) {
+                    return Poll::Ready(Err(self.failed(Reason::PROTOCOL_ERROR.into())));
+                }
                 let body = Incoming::new(stream, &parts.headers);
                 Ok((parts, body))
             }

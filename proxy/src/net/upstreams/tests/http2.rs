@@ -1,5 +1,7 @@
 //! HTTP/2 connections: streams, and what ends them.
 
+use http::HeaderName;
+
 use super::*;
 use crate::net::body::BoxError;
 
@@ -254,4 +256,20 @@ async fn pings_keep_an_idle_connection_that_answers() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(server.connections.get(), 1);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_name_that_no_http1_client_could_take_is_an_error() {
+    let server = Server::listen(|io, _| async move {
+        let mut connection = h2::server::handshake(io).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let name = HeaderName::from_lowercase(b"a\"b").unwrap();
+            let answer = Response::builder().header(name, "c").body(()).unwrap();
+            respond.send_response(answer, true).unwrap();
+        }
+    })
+    .await;
+    let test = Test::new(&[server.address], speak_http2);
+    let error = test.send().await.unwrap_err();
+    assert_eq!((error.kind, error.sent), (ErrorKind::Protocol, true));
 }
