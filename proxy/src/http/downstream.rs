@@ -1,7 +1,7 @@
 //! A client's HTTP connection: which HTTP is spoken, limits and timeouts, draining; each request goes to the
 //! `manager`.
 //!
-//! HTTP/1 is the proxy's own ([`http1`]); HTTP/2's frames are read and written by the `h2` crate ([`http2`]).
+//! HTTP/1 is the proxy's own (`http1`); HTTP/2's frames are read and written by the `h2` crate (`http2`).
 
 use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 

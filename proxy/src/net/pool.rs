@@ -180,7 +180,7 @@ impl Pool {
         self.cluster.borrow().clone()
     }
 
-    /// A connection for one request: idle, or the first that is free or made. `care`: see [`http1::revive`].
+    /// A connection for one request: idle, or the first that is free or made. `care`: see `http1::revive`.
     ///
     /// # Errors
     /// A circuit breaker is open, or the connection could not be made.
