@@ -7,8 +7,8 @@ use crate::{
     peer::Peer,
 };
 
-const WIDTH: usize = 860;
-const LEFT: usize = 310;
+const WIDTH: usize = 880;
+const LEFT: usize = 330;
 const RIGHT: usize = 80;
 const BAR: usize = 11;
 const GAP: usize = 9;
