@@ -11,6 +11,7 @@ pub mod peer;
 pub mod pool;
 pub mod tcp;
 pub mod tls;
+pub mod unread;
 pub mod upstreams;
 
 #[cfg(test)]

@@ -6,13 +6,17 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use crate::{http::downstream::ServerIo, http2, net::tls::ServerStream};
+use crate::{
+    http::downstream::ServerIo,
+    http2,
+    net::{tls::ServerStream, unread},
+};
 
 /// What carries the bytes.
 #[derive(Debug)]
@@ -121,13 +125,7 @@ impl AsyncRead for Prefixed {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.prefix.is_empty() {
-            let size = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix[..size]);
-            this.prefix.advance(size);
-            if this.prefix.is_empty() {
-                // The bytes' allocation is given back at once: connections may live long.
-                this.prefix = Bytes::new();
-            }
+            unread::give(&mut this.prefix, buf);
             return Poll::Ready(Ok(()));
         }
         match &mut this.transport {

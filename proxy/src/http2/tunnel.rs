@@ -6,9 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::unread;
 
 /// Most bytes that one write copies.
 const CHUNK: usize = 16 * 1024;
@@ -64,9 +66,7 @@ impl AsyncRead for Tunnel {
                 }
             }
         }
-        let size = this.read.len().min(buf.remaining());
-        buf.put_slice(this.read.get(..size).unwrap_or_default());
-        this.read.advance(size);
+        let size = unread::give(&mut this.read, buf);
         let _ = this.incoming.flow_control().release_capacity(size);
         Poll::Ready(Ok(()))
     }

@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
-use crate::data::stream::Stream;
+use crate::{data::stream::Stream, net::unread};
 
 /// How long a client that may still be sending is listened to after the last of what it gets.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -51,13 +51,7 @@ impl AsyncRead for ServerIo {
         if this.prefix.is_empty() {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        let size = this.prefix.len().min(buf.remaining());
-        buf.put_slice(&this.prefix[..size]);
-        this.prefix.advance(size);
-        if this.prefix.is_empty() {
-            // The bytes' allocation is given back at once: connections may live long.
-            this.prefix = Bytes::new();
-        }
+        unread::give(&mut this.prefix, buf);
         Poll::Ready(Ok(()))
     }
 }

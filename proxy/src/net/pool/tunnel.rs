@@ -6,10 +6,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::http1::Busy;
+use crate::net::unread;
 
 /// The bytes of a connection after a switch of protocols. It counts as a connection until it is dropped, and is then
 /// closed.
@@ -36,9 +37,7 @@ impl AsyncRead for Tunnel {
         if this.read.is_empty() {
             return Pin::new(&mut this.busy.idle.io).poll_read(cx, buf);
         }
-        let size = this.read.len().min(buf.remaining());
-        buf.put_slice(this.read.get(..size).unwrap_or_default());
-        this.read.advance(size);
+        unread::give(&mut this.read, buf);
         Poll::Ready(Ok(()))
     }
 }
