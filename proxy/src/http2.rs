@@ -6,10 +6,12 @@
 
 use http::{HeaderMap, HeaderName, header};
 
+pub mod gathered;
 pub mod incoming;
 pub mod outgoing;
 pub mod tunnel;
 
+pub use gathered::Gathered;
 pub use incoming::Incoming;
 pub use outgoing::{Outgoing, SendError};
 pub use tunnel::Tunnel;
@@ -30,15 +32,32 @@ const OF_CONNECTIONS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Removes what may not be sent. Most messages have none of it, which costs no look-up.
-pub fn strip(headers: &mut HeaderMap) {
-    let of_connection = |name: &HeaderName| {
-        matches!(
-            name.as_str(),
-            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
-        )
-    };
-    if headers.keys().any(of_connection) {
+/// Removes what may not be sent, and keeps what hardly repeats out of the compression's table, where it would take the place
+/// of what does (RFC 7541, 7.1.3). Most messages have nothing to remove, which costs no look-up.
+pub fn prepare(headers: &mut HeaderMap) {
+    let mut of_connection = false;
+    for (name, value) in headers.iter_mut() {
+        match name.as_str() {
+            "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => {
+                of_connection = true;
+            }
+            "age"
+            | "content-length"
+            | "date"
+            | "etag"
+            | "grpc-timeout"
+            | "last-modified"
+            | "traceparent"
+            | "tracestate"
+            | "x-b3-parentspanid"
+            | "x-b3-spanid"
+            | "x-b3-traceid"
+            | "x-envoy-upstream-service-time"
+            | "x-request-id" => value.set_sensitive(true),
+            _ => {}
+        }
+    }
+    if of_connection {
         for name in OF_CONNECTIONS {
             headers.remove(name);
         }

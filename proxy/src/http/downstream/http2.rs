@@ -23,7 +23,7 @@ use h2::{
 use http_body::Body;
 use tokio::sync::oneshot;
 
-use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, date, io::SharedIo};
+use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, date, io::linger};
 use crate::{
     config::http::HttpConnectionManager,
     data::{connection::Connection, counters::HttpCounters, stream},
@@ -33,7 +33,10 @@ use crate::{
         response::Tracked,
         upgrade::OnUpgrade,
     },
-    http2::{CONNECTION_WINDOW, Outgoing, SEND_BUFFER, STREAM_WINDOW, SendError, Tunnel, strip},
+    http2::{
+        CONNECTION_WINDOW, Gathered, Outgoing, SEND_BUFFER, STREAM_WINDOW, SendError, Tunnel,
+        prepare,
+    },
     net::clock::{self, millis, now_ms},
 };
 
@@ -55,7 +58,7 @@ type Handling = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Closed>>>>
 impl Driver {
     /// Serves an HTTP/2 connection to its end.
     pub async fn http2(mut self, io: ServerIo) {
-        let io = SharedIo::new(io);
+        let io = Gathered::new(io);
         let (connection, activity) = (self.connection.clone(), self.activity.clone());
         let mut http = Http2::new(io.clone(), connection, activity, &self.manager);
         let mut drained = false;
@@ -80,20 +83,21 @@ impl Driver {
             }
         }
         drop(http);
-        Box::pin(io.linger()).await;
+        Box::pin(linger(io)).await;
     }
 }
 
 /// The connection's frames.
 enum Frames {
     /// The client has not said yet that it speaks HTTP/2.
-    Handshake(Handshake<SharedIo, Bytes>),
-    Open(server::Connection<SharedIo, Bytes>),
+    Handshake(Handshake<Gathered<ServerIo>, Bytes>),
+    Open(server::Connection<Gathered<ServerIo>, Bytes>),
 }
 
 /// A client's connection.
 struct Http2 {
     frames: Frames,
+    io: Gathered<ServerIo>,
     streams: FuturesUnordered<Stream>,
     connection: Rc<Connection>,
     activity: Rc<Activity>,
@@ -107,7 +111,7 @@ struct Http2 {
 impl Http2 {
     /// A connection of which nothing was read.
     fn new(
-        io: SharedIo,
+        io: Gathered<ServerIo>,
         connection: Rc<Connection>,
         activity: Rc<Activity>,
         manager: &HttpConnectionManager,
@@ -123,7 +127,8 @@ impl Http2 {
             );
         let counters = connection.thread.http_counters(&manager.stat_prefix);
         Self {
-            frames: Frames::Handshake(builder.handshake(io)),
+            frames: Frames::Handshake(builder.handshake(io.clone())),
+            io,
             streams: FuturesUnordered::new(),
             connection,
             activity,
@@ -146,7 +151,11 @@ impl Http2 {
     /// Runs the connection to its end. Anew after [`Self::finish`].
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.inside.enter(cx.waker());
-        for _ in 0..ROUNDS {
+        for round in 0..=ROUNDS {
+            if round == ROUNDS {
+                self.send();
+                break;
+            }
             if let Some(waker) = self.inside.woken(Part::Streams).cloned() {
                 self.poll_streams(&mut Context::from_waker(&waker));
                 if self.patience.is_over() {
@@ -160,12 +169,22 @@ impl Http2 {
             {
                 return Poll::Ready(());
             }
-            if self.inside.is_quiet() {
+            if self.inside.is_quiet() && self.send() {
                 break;
             }
         }
         self.inside.leave();
         Poll::Pending
+    }
+
+    /// Sends what the turn has written. Whether that is all there is to do: when it fails, the frames are to hear of it.
+    fn send(&self) -> bool {
+        let mut cx = Context::from_waker(self.inside.waker(Part::Frames));
+        let failed = matches!(self.io.poll_send(&mut cx), Poll::Ready(Err(_)));
+        if failed {
+            self.inside.mark(Part::Frames);
+        }
+        !failed
     }
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) {
@@ -305,7 +324,6 @@ fn begin(
     taker: Option<Taker>,
 ) -> Option<Outgoing<Tracked>> {
     let (mut head, body) = response.into_parts();
-    strip(&mut head.headers);
     head.headers.entry(header::DATE).or_insert_with(date::value);
     let taker = taker.filter(|_| head.status.is_success());
     let ended = taker.is_none() && body.is_end_stream();
@@ -315,6 +333,7 @@ fn begin(
         let size = || HeaderValue::from(size);
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
     }
+    prepare(&mut head.headers);
     let outgoing = match respond.send_response(Response::from_parts(head, ()), ended) {
         Ok(outgoing) => outgoing,
         Err(error) => {

@@ -1,10 +1,8 @@
 //! The bytes of a client's HTTP connection.
 
 use std::{
-    cell::RefCell,
     io,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -86,72 +84,21 @@ impl AsyncWrite for ServerIo {
     }
 }
 
-/// The client's stream for somebody who drops it, when it is not to be closed at once.
-#[derive(Clone, Debug)]
-pub struct SharedIo(Rc<RefCell<ServerIo>>);
-
-impl SharedIo {
-    /// A first handle.
-    pub fn new(io: ServerIo) -> Self {
-        Self(Rc::new(RefCell::new(io)))
-    }
-
-    /// Says the end, and waits for the client's: what is closed with bytes unread is reset, and the client may lose
-    /// what it was sent last.
-    pub async fn linger(mut self) {
-        let unread = async {
-            self.shutdown().await?;
-            let mut thrown_away = 0;
-            let mut bytes = vec![0; 4096];
-            while thrown_away < LINGER_BYTES {
-                match self.read(&mut bytes).await? {
-                    0 => break,
-                    size => thrown_away += size,
-                }
+/// Says the end, and waits for the client's: what is closed with bytes unread is reset, and the client may lose what it was
+/// sent last.
+pub async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
+    let unread = async {
+        io.shutdown().await?;
+        let mut thrown_away = 0;
+        let mut bytes = vec![0; 4096];
+        while thrown_away < LINGER_BYTES {
+            match io.read(&mut bytes).await? {
+                0 => break,
+                size => thrown_away += size,
             }
-            io::Result::Ok(())
-        };
-        // Whichever way it ends, the connection is over.
-        let _ = timeout(LINGER, unread).await;
-    }
-}
-
-impl AsyncRead for SharedIo {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for SharedIo {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.borrow().is_write_vectored()
-    }
+        }
+        io::Result::Ok(())
+    };
+    // Whichever way it ends, the connection is over.
+    let _ = timeout(LINGER, unread).await;
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::cluster::Cluster,
-    http2::{CONNECTION_WINDOW, SEND_BUFFER, STREAM_WINDOW},
+    http2::{CONNECTION_WINDOW, Gathered, SEND_BUFFER, STREAM_WINDOW},
     net::upstreams::ErrorKind,
 };
 
@@ -164,7 +164,8 @@ pub async fn handshake(
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .max_header_list_size(MAX_HEAD);
-    let (sender, mut frames) = builder.handshake(connection.io).await.map_err(|error| {
+    let io = Gathered::new(connection.io);
+    let (sender, mut frames) = builder.handshake(io.clone()).await.map_err(|error| {
         ConnectFailure { kind: ErrorKind::Connect, source: Some(Arc::new(error)) }
     })?;
     let health = Rc::new(Health {
@@ -188,6 +189,7 @@ pub async fn handshake(
     let driver = Driver {
         assumed: frames.max_concurrent_send_streams(),
         frames,
+        io,
         keepalive,
         health,
         pool: Rc::downgrade(pool),
@@ -204,7 +206,8 @@ pub async fn handshake(
 
 /// Reads and writes a connection's frames.
 struct Driver {
-    frames: client::Connection<UpstreamIo, Bytes>,
+    frames: client::Connection<Gathered<UpstreamIo>, Bytes>,
+    io: Gathered<UpstreamIo>,
     /// Streams at once before the endpoint has said how many.
     assumed: usize,
     keepalive: Option<Keepalive>,
@@ -224,7 +227,11 @@ impl Future for Driver {
             this.health.lost.set(true);
             return Poll::Ready(Ok(()));
         }
-        let polled = Pin::new(&mut this.frames).poll(cx);
+        let mut polled = Pin::new(&mut this.frames).poll(cx);
+        if polled.is_pending() && matches!(this.io.poll_send(cx), Poll::Ready(Err(_))) {
+            // It finds the error, and tells the streams.
+            polled = Pin::new(&mut this.frames).poll(cx);
+        }
         let now = this.frames.max_concurrent_send_streams();
         if now != this.assumed {
             this.assumed = now;

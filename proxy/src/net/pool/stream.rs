@@ -17,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::{connect::ConnectionInfo, http2::Lease};
 use crate::{
-    http2::{Incoming, Outgoing, SendError, strip},
+    http2::{Incoming, Outgoing, SendError, prepare},
     net::{
         body::RequestBody,
         upstreams::{BodyError, Cause, ErrorKind, UpstreamError},
@@ -189,13 +189,13 @@ fn for_http2(request: Request<RequestBody>) -> (Request<()>, RequestBody) {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_2;
     let host = parts.headers.remove(header::HOST);
-    strip(&mut parts.headers);
     if let Some(size) = body.size_hint().exact()
         && (size > 0 || !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE))
     {
         let size = || HeaderValue::from(size);
         parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
     }
+    prepare(&mut parts.headers);
     if parts.uri.authority().is_none()
         && let Some(authority) = host.and_then(|host| host.to_str().ok()?.parse().ok())
     {

@@ -83,11 +83,15 @@ impl Inside {
     /// The waker to poll a part with, when it is to be polled: what wakes it from now on counts anew.
     pub fn woken(&self, part: Part) -> Option<&Waker> {
         let woken = self.signal.state.fetch_and(!(part as u8), SeqCst) & part as u8 != 0;
-        let waker = match part {
+        woken.then_some(self.waker(part))
+    }
+
+    /// The waker of a part.
+    pub fn waker(&self, part: Part) -> &Waker {
+        match part {
             Part::Frames => &self.frames,
             Part::Streams => &self.streams,
-        };
-        woken.then_some(waker)
+        }
     }
 
     /// A part is to be polled.
