@@ -1,6 +1,6 @@
 //! A connection's bytes, of which those that one turn writes leave together.
 //!
-//! What is written is held, up to [`MOST`], until the connection's owner sends it ([`Gathered::poll_send`]), which it does
+//! What is written is held, up to a limit, until the connection's owner sends it ([`Gathered::poll_send`]), which it does
 //! when it has polled everything: a system call, and a TLS record, for the frames of many streams. Nothing is held
 //! while the socket takes everything.
 
