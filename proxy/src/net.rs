@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod flags;
 pub mod peer;
 pub mod pool;
+pub mod scratch;
 pub mod tcp;
 pub mod tls;
 pub mod unread;

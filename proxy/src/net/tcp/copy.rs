@@ -1,6 +1,7 @@
 //! Copying bytes both ways until both sides have ended, one breaks, or both are silent for too long.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     io,
     pin::Pin,
@@ -13,12 +14,14 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// Bytes that a direction holds at most.
-const BUFFER: usize = 16 * 1024;
+use crate::net::scratch::{self, Scratch};
+
+/// What one read takes at first, and again once the other side has been slow.
+const SMALL: usize = 16 * 1024;
 /// How long bytes may have been copied before they are reported.
 const REPORT: Duration = Duration::from_secs(5);
-/// Reads of one direction before the task lets others run.
-const TURNS: usize = 16;
+/// Bytes of one direction after which the task lets others run.
+const TURN: usize = 256 * 1024;
 
 /// How copying ended.
 #[derive(Debug)]
@@ -33,12 +36,13 @@ pub enum End {
     Upstream(io::Error),
 }
 
-/// One direction.
+/// One direction. It holds bytes only while the side that they are for does not take them.
 #[derive(Debug)]
 struct Pump {
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
+    held: Vec<u8>,
+    sent: usize,
+    /// What one read takes: more than [`SMALL`] only as long as both sides keep up, so that slow ones cost little memory.
+    room: usize,
     total: u64,
     state: State,
 }
@@ -56,10 +60,13 @@ enum Broken {
     Writing(io::Error),
 }
 
+thread_local! {
+    static RELAYING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 impl Pump {
     fn new() -> Self {
-        let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { buffer, start: 0, end: 0, total: 0, state: State::Copying }
+        Self { held: Vec::new(), sent: 0, room: SMALL, total: 0, state: State::Copying }
     }
 
     /// Moves what can be moved. `Ready` when this direction has ended.
@@ -69,33 +76,22 @@ impl Pump {
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), Broken>> {
-        let mut turns = 0;
-        loop {
-            while let Some(rest) = self.buffer.get(self.start..self.end).filter(|r| !r.is_empty()) {
-                let written =
-                    ready!(Pin::new(&mut *to).poll_write(cx, rest)).map_err(Broken::Writing)?;
-                if written == 0 {
-                    return Poll::Ready(Err(Broken::Writing(io::ErrorKind::WriteZero.into())));
-                }
-                self.start += written;
-                self.total += written as u64;
-            }
-            match self.state {
-                State::Ended => return Poll::Ready(Ok(())),
-                State::Ending => {
-                    // The other side may have gone already; then there is nobody to tell.
-                    let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
-                    self.state = State::Ended;
-                    continue;
-                }
-                State::Copying => {}
-            }
-            turns += 1;
-            if turns > TURNS {
+        if !self.held.is_empty() {
+            let rest = &self.held[self.sent..];
+            let (sent, taken) = send(cx, to, rest);
+            self.sent += sent;
+            self.total += sent as u64;
+            ready!(taken).map_err(Broken::Writing)?;
+            (self.held, self.sent) = (Vec::new(), 0);
+        }
+        let mut moved = 0;
+        while self.state == State::Copying {
+            if moved >= TURN {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let mut buffer = ReadBuf::new(&mut self.buffer);
+            let mut scratch = Scratch::take(&RELAYING);
+            let mut buffer = ReadBuf::new(&mut scratch[..self.room]);
             match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
                 Poll::Pending => {
                     // TLS keeps written bytes until it is told to send them.
@@ -107,11 +103,57 @@ impl Pump {
                 Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     self.state = State::Ending;
                 }
-                Poll::Ready(Ok(())) => (self.start, self.end) = (0, buffer.filled().len()),
+                Poll::Ready(Ok(())) => {
+                    moved += buffer.filled().len();
+                    ready!(self.pass_on(cx, to, buffer.filled()))?;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(Broken::Reading(error))),
             }
         }
+        if self.state == State::Ending {
+            // The other side may have gone already; then there is nobody to tell.
+            let _ = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+            self.state = State::Ended;
+        }
+        Poll::Ready(Ok(()))
     }
+
+    /// Sends what was read, and holds what is not taken.
+    fn pass_on(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut (impl AsyncWrite + Unpin),
+        bytes: &[u8],
+    ) -> Poll<Result<(), Broken>> {
+        let (sent, taken) = send(cx, to, bytes);
+        self.total += sent as u64;
+        if taken.is_pending() {
+            (self.held, self.room) = (bytes[sent..].to_vec(), SMALL);
+        } else if bytes.len() == self.room {
+            self.room = scratch::SIZE;
+        }
+        taken.map_err(Broken::Writing)
+    }
+}
+
+/// Writes all of the bytes, or as much as is taken at once: says how much.
+fn send(
+    cx: &mut Context<'_>,
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> (usize, Poll<io::Result<()>>) {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match Pin::new(&mut *to).poll_write(cx, &bytes[sent..]) {
+            Poll::Ready(Ok(0)) => {
+                return (sent, Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+            }
+            Poll::Ready(Ok(size)) => sent += size,
+            Poll::Ready(Err(error)) => return (sent, Poll::Ready(Err(error))),
+            Poll::Pending => return (sent, Poll::Pending),
+        }
+    }
+    (sent, Poll::Ready(Ok(())))
 }
 
 /// Copies. `report` is told now and then, and at the end, how many bytes were received from the client and sent to it

@@ -8,7 +8,7 @@ use std::{
     cell::Cell,
     fmt,
     io::{self, IoSlice},
-    ops::{Deref, DerefMut},
+    ops::Deref,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -21,14 +21,14 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::net::scratch::{self, Scratch};
+
 /// Most plaintext of a record.
 const RECORD: usize = 16 * 1024;
 /// More than a record adds to its plaintext, in any version and cipher suite.
 const OVERHEAD: usize = 512;
 /// Most plaintext that one write takes.
 const WRITTEN: usize = 4 * RECORD;
-/// A thread's buffer: room for what a read may take together with what was there, and for what a write becomes.
-const SCRATCH: usize = 128 * 1024;
 /// Less than this is not worth a read: there is always room for it, since a handshake message has at most 64 KiB.
 const LEAST: usize = 4 * 1024;
 
@@ -313,7 +313,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
         let held = self.incoming.len();
         // A record at least, even where its plaintext will not find room at once.
         let most = room.remaining().clamp(RECORD, WRITTEN) + OVERHEAD;
-        let end = most.max(held + LEAST).min(SCRATCH);
+        let end = most.max(held + LEAST).min(scratch::SIZE);
         if held >= end {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -530,48 +530,10 @@ fn encoding(error: rustls::unbuffered::EncodeError) -> io::Error {
     io::Error::other(error)
 }
 
-type Slot = std::thread::LocalKey<Cell<Vec<u8>>>;
-
 thread_local! {
     static READING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static WRITING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static GATHERING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// A buffer of the thread's, while it is used. TLS inside of TLS finds none there and makes its own.
-struct Scratch {
-    bytes: Vec<u8>,
-    slot: &'static Slot,
-}
-
-impl Scratch {
-    fn take(slot: &'static Slot) -> Self {
-        let mut bytes = slot.take();
-        if bytes.is_empty() {
-            bytes = vec![0; SCRATCH];
-        }
-        Self { bytes, slot }
-    }
-}
-
-impl Deref for Scratch {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        self.slot.set(std::mem::take(&mut self.bytes));
-    }
 }
 
 #[cfg(test)]
