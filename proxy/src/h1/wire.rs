@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::{buffer, encode};
+use super::{buffer::Size, encode};
 
 /// Room that is worth a read.
 const WORTHWHILE: usize = 2 * 1024;
@@ -23,10 +23,20 @@ const COPIED: usize = 4 * 1024;
 const QUEUED: usize = 12 * 1024;
 
 /// Bytes that were read and not taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Incoming {
     /// Them.
     pub bytes: BytesMut,
+    /// What the next buffer is: large as long as reads fill more than a small one.
+    size: Size,
+    /// What the buffer is that is borrowed; `None`: there is none, or it has grown.
+    lent: Option<Size>,
+}
+
+impl Default for Incoming {
+    fn default() -> Self {
+        Self { bytes: BytesMut::new(), size: Size::Small, lent: None }
+    }
 }
 
 impl Incoming {
@@ -39,36 +49,50 @@ impl Incoming {
         io: &mut IO,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        self.make_room();
+        let room = self.make_room();
         let polled = poll_read_buf(Pin::new(io), cx, &mut self.bytes);
-        if !matches!(polled, Poll::Ready(Ok(1..))) {
-            self.release();
+        match polled {
+            Poll::Ready(Ok(read @ 1..)) if read == room => self.size = Size::Large,
+            // A message of the peer's that is as short as this needs no more.
+            Poll::Ready(Ok(read @ 1..)) if read < WORTHWHILE => self.size = Size::Small,
+            Poll::Ready(Ok(1..)) => {}
+            _ => self.release(),
         }
         polled
     }
 
-    fn make_room(&mut self) {
-        if self.bytes.capacity() - self.bytes.len() >= WORTHWHILE {
-            return;
+    /// Sees to it that there is room, and says how much.
+    fn make_room(&mut self) -> usize {
+        let full = self.bytes.capacity() - self.bytes.len() < WORTHWHILE;
+        if self.bytes.is_empty() && (full || self.lent != Some(self.size)) {
+            self.give_back();
+            self.bytes = self.size.take();
+            self.lent = Some(self.size);
+        } else if full {
+            self.bytes.reserve(self.size.bytes().max(self.bytes.len()));
+            self.lent = None;
         }
-        if self.bytes.is_empty() {
-            buffer::give(std::mem::replace(&mut self.bytes, buffer::take()));
-        } else {
-            self.bytes.reserve(buffer::SIZE.max(self.bytes.len()));
-        }
+        self.bytes.capacity() - self.bytes.len()
     }
 
     /// Gives the buffer back when there is nothing in it.
     pub fn release(&mut self) {
         if self.bytes.is_empty() {
-            buffer::give(std::mem::take(&mut self.bytes));
+            self.give_back();
+        }
+    }
+
+    fn give_back(&mut self) {
+        let buffer = std::mem::take(&mut self.bytes);
+        if let Some(size) = self.lent.take() {
+            size.give(buffer);
         }
     }
 }
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.bytes));
+        self.give_back();
     }
 }
 
@@ -86,7 +110,7 @@ impl Outgoing {
     /// Where heads are formatted. Only while [`Self::has_room`].
     pub fn format(&mut self) -> &mut BytesMut {
         if self.formatted.capacity() == 0 {
-            self.formatted = buffer::take();
+            self.formatted = Size::Small.take();
         }
         &mut self.formatted
     }
@@ -165,7 +189,7 @@ impl Outgoing {
             ready!(Pin::new(io).poll_flush(cx))?;
             self.unflushed = false;
         }
-        buffer::give(std::mem::take(&mut self.formatted));
+        Size::Small.give(std::mem::take(&mut self.formatted));
         Poll::Ready(Ok(()))
     }
 
@@ -184,7 +208,7 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        buffer::give(std::mem::take(&mut self.formatted));
+        Size::Small.give(std::mem::take(&mut self.formatted));
     }
 }
 
@@ -222,6 +246,32 @@ mod tests {
             expected.extend_from_slice(&large);
             expected.extend_from_slice(b"\r\n0\r\n\r\n");
             assert_eq!((read, written), (expected.clone(), expected.len() as u64));
+        }
+    }
+
+    #[tokio::test]
+    async fn large_messages_are_read_in_large_pieces() {
+        let (mut ours, mut theirs) = tokio::io::duplex(1024 * 1024);
+        let mut incoming = Incoming::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (small, large) = (Size::Small.bytes(), Size::Large.bytes());
+        for (sent, read) in [
+            (small, vec![small]),
+            (2 * large + 5_000, vec![large, large, 5_000]),
+            (large, vec![large]),
+            (100, vec![100]),
+            (small + 100, vec![small, 100]),
+        ] {
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, &vec![b'x'; sent]).await.unwrap();
+            for expected in read {
+                let Poll::Ready(Ok(size)) = incoming.poll_fill(&mut ours, cx) else {
+                    panic!("nothing of {sent} bytes");
+                };
+                assert_eq!(size, expected, "of {sent}");
+                incoming.bytes.clear();
+            }
+            assert!(incoming.poll_fill(&mut ours, cx).is_pending());
+            assert_eq!(incoming.bytes.capacity(), 0);
         }
     }
 

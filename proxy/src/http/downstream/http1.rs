@@ -326,6 +326,9 @@ impl Http1 {
             let mut wire = self.wire.borrow_mut();
             let wire = &mut *wire;
             let Some(io) = &mut wire.io else { break };
+            if responding.ended && !self.answers.persists {
+                io.ends_with_next_write();
+            }
             let written = wire.outgoing.poll_write(io, cx, &mut 0);
             match written {
                 Poll::Ready(Err(_)) => break,

@@ -37,6 +37,13 @@ impl ServerIo {
     pub fn unread(&mut self, bytes: Bytes) {
         self.prefix = bytes;
     }
+
+    /// What is written next is all that there is to write.
+    pub fn ends_with_next_write(&mut self) {
+        if let Stream::Tls(tls) = &mut self.stream {
+            tls.ends_with_next_write();
+        }
+    }
 }
 
 impl AsyncRead for ServerIo {

@@ -27,8 +27,8 @@ use crate::net::scratch::{self, Scratch};
 const RECORD: usize = 16 * 1024;
 /// More than a record adds to its plaintext, in any version and cipher suite.
 const OVERHEAD: usize = 512;
-/// Most plaintext that one write takes.
-const WRITTEN: usize = 4 * RECORD;
+/// Most plaintext that one write takes: 64 KiB and a head.
+const WRITTEN: usize = 5 * RECORD;
 /// Less than this is not worth a read: there is always room for it, since a handshake message has at most 64 KiB.
 const LEAST: usize = 4 * 1024;
 
@@ -93,7 +93,9 @@ pub struct TlsStream<IO, C> {
     blocked: bool,
     /// The peer said goodbye.
     ended: bool,
-    /// So did we.
+    /// What is written next is the last: our goodbye goes with it.
+    last: bool,
+    /// We said goodbye.
     closing: bool,
     /// rustls has found an error and is not asked again.
     broken: bool,
@@ -128,6 +130,7 @@ impl<IO, C: Connection> TlsStream<IO, C> {
             sent: 0,
             blocked: false,
             ended: false,
+            last: false,
             closing: false,
             broken: false,
         }
@@ -136,6 +139,11 @@ impl<IO, C: Connection> TlsStream<IO, C> {
     /// What carries the connection, and what is known of it.
     pub fn get_ref(&self) -> (&IO, &CommonState) {
         (&self.io, &self.connection)
+    }
+
+    /// What is written next is all that there is to write: when it is taken whole, our goodbye shares its packet.
+    pub fn ends_with_next_write(&mut self) {
+        self.last = true;
     }
 
     /// Takes records off the front of `bytes`; says how many bytes are done with. Plaintext goes into `room` as far as there is
@@ -357,7 +365,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
     fn poll_write_parts<'a>(
         &mut self,
         cx: &mut Context<'_>,
-        parts: impl Iterator<Item = &'a [u8]>,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
     ) -> Poll<io::Result<usize>> {
         if self.closing {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -367,7 +375,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
         }
         let mut records = Scratch::take(&WRITING);
         let (mut size, mut taken) = (0, 0);
-        self.when_writable(|traffic, before| {
+        let last = self.last;
+        let all = parts.clone().map(<[u8]>::len).sum::<usize>();
+        self.closing = self.when_writable(|traffic, before| {
             size = before.len();
             records.get_mut(..size).ok_or(io::ErrorKind::OutOfMemory)?.copy_from_slice(before);
             let mut seal = |plain: &[u8]| {
@@ -376,7 +386,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> TlsStream<IO, C> {
                 taken += plain.len();
                 io::Result::Ok(())
             };
-            each_record(parts, &mut seal)
+            each_record(parts, &mut seal)?;
+            let closing = last && taken == all;
+            if closing {
+                let farewell = traffic.queue_close_notify(&mut records[size..]);
+                size += farewell.map_err(io::Error::other)?;
+            }
+            Ok(closing)
         })?;
         self.outgoing = Vec::new();
         let mut sent = 0;
@@ -453,8 +469,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, C: Connection> AsyncRead for TlsStream<
             match this.poll_fill(cx, room, Until::Full) {
                 Poll::Ready(read) => read?,
                 Poll::Pending => {
-                    // Tickets go out with what is written next, unless there is nothing to write.
-                    if let Poll::Ready(Err(error)) = this.poll_send(cx) {
+                    // What the socket did not take is offered to it again; tickets go out with what is written next.
+                    if this.blocked
+                        && let Poll::Ready(Err(error)) = this.poll_send(cx)
+                    {
                         return Poll::Ready(Err(error));
                     }
                     return Poll::Pending;

@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod secrets;
+mod suites;
 
 /// Signs certificates for tests.
 pub struct Authority {

@@ -196,7 +196,7 @@ async fn what_belongs_together_is_one_record_and_one_write() {
         (vec![&head, b"", &body[..RECORD - 200]], vec![RECORD]),
         (vec![&head, &body[..40_000]], vec![RECORD, RECORD, 40_200 - 2 * RECORD]),
         (vec![&body[..20_000], &head, &head], vec![RECORD, 20_400 - RECORD]),
-        (vec![&body, &body], vec![RECORD; 4]),
+        (vec![&body, &body], vec![RECORD; 5]),
     ] {
         writes.lock().unwrap().clear();
         let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
@@ -230,19 +230,59 @@ async fn a_connection_that_waits_holds_no_buffer() {
 }
 
 #[tokio::test]
-async fn tickets_are_sent_even_where_nothing_is_written() {
-    let (mut server, mut client) = pair(1 << 20).await;
-    let mut byte = [0];
-    let (mut read, mut other) = (Box::pin(server.read(&mut byte)), [0]);
-    tokio::select! {
-        biased;
-        _ = &mut read => panic!("nobody wrote"),
-        _ = client.read(&mut other) => panic!("nobody wrote"),
-        () = std::future::ready(()) => {}
+async fn tickets_wait_for_what_is_written_first_or_for_a_flush() {
+    for flushed in [false, true] {
+        let (mut server, mut client) = pair(1 << 20).await;
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let (mut byte, mut none) = ([0], [0]);
+        let read = &mut ReadBuf::new(&mut byte);
+        assert!(Pin::new(&mut server).poll_read(cx, read).is_pending());
+        assert!(!server.outgoing.is_empty());
+        assert!(Pin::new(&mut client).poll_read(cx, &mut ReadBuf::new(&mut none)).is_pending());
+        assert_eq!(client.connection.tls13_tickets_received(), 0);
+        if flushed {
+            server.flush().await.unwrap();
+            assert!(Pin::new(&mut client).poll_read(cx, &mut ReadBuf::new(&mut none)).is_pending());
+        } else {
+            server.write_all(b"x").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'x');
+        }
+        assert!(server.outgoing.is_empty());
+        assert_eq!(client.connection.tls13_tickets_received(), 2);
     }
-    drop(read);
-    assert!(server.outgoing.is_empty());
-    assert_eq!(client.connection.tls13_tickets_received(), 2);
+}
+
+#[tokio::test]
+async fn the_last_write_takes_the_goodbye_along_when_it_is_taken_whole() {
+    for (size, sizes, taken) in [
+        (100, vec![vec![117], vec![19]], 100),
+        (WRITTEN, vec![vec![RECORD + 17; 5], vec![19]], WRITTEN),
+        (WRITTEN + 10, vec![vec![RECORD + 17; 5]], WRITTEN),
+    ] {
+        let (near, far) = duplex(1 << 20);
+        let writes = Arc::new(Mutex::new(Vec::new()));
+        let noted = Noted { io: near, writes: writes.clone() };
+        let (server, client) = configs(&version::TLS13);
+        let (server, client) =
+            tokio::join!(shake(server_end(server, noted)), shake(client_end(client, far)));
+        let (mut server, mut client) = (server.unwrap(), client.unwrap());
+        server.flush().await.unwrap();
+        server.ends_with_next_write();
+        writes.lock().unwrap().clear();
+        let message = pattern(size);
+        assert_eq!(server.write(&message).await.unwrap(), taken);
+        assert_eq!(writes.lock().unwrap().len(), 1);
+        assert_eq!(records(&writes.lock().unwrap()[0]), sizes.concat());
+        if taken < size {
+            server.write_all(&message[taken..]).await.unwrap();
+        }
+        assert!(server.write_all(b"more").await.is_err(), "it has said goodbye");
+        server.shutdown().await.unwrap();
+        assert_eq!(writes.lock().unwrap().len(), if taken < size { 2 } else { 1 });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        assert!(received == message);
+    }
 }
 
 #[tokio::test]
