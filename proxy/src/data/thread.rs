@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::HeaderMap;
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 use arc_swap::{ArcSwap, Cache};
 use foldhash::HashMap;
 use tokio::sync::{Notify, watch};
@@ -126,11 +126,19 @@ impl Thread {
 
     /// Tells a peer who this workload is.
     pub fn add_own_metadata(&self, headers: &mut HeaderMap) {
-        if self.shared.settings.standalone {
-            return;
+        for (name, value) in self.own_metadata() {
+            headers.insert(name, value);
         }
-        headers.insert(names::PEER_METADATA_ID, self.own.id.clone());
-        headers.insert(names::PEER_METADATA, self.own.value.clone());
+    }
+
+    /// The headers that tell who this workload is.
+    pub fn own_metadata(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        let told = !self.shared.settings.standalone;
+        let fields = told.then(|| {
+            let (id, value) = (self.own.id.clone(), self.own.value.clone());
+            [(names::PEER_METADATA_ID, id), (names::PEER_METADATA, value)]
+        });
+        fields.into_iter().flatten()
     }
 
     /// One more of what is counted under this name. For what happens rarely.

@@ -26,11 +26,12 @@ pub struct RequestLine<'a> {
     pub host: &'a str,
 }
 
-/// Writes a request's head; `size`: that of its body, where it is known. Answers how the body is framed.
+/// Writes a request's head; `size`: that of its body, where it is known; `instead`: fields that take the place of those of
+/// the same name. Answers how the body is framed.
 pub fn request(
     out: &mut BytesMut,
     line: RequestLine<'_>,
-    headers: &HeaderMap,
+    (headers, instead): (&HeaderMap, &[(HeaderName, HeaderValue)]),
     size: Option<u64>,
 ) -> Framing {
     let framing = match size {
@@ -47,7 +48,11 @@ pub fn request(
     out.put_slice(b"\r\n");
     fields(out, headers, |name| {
         matches!(*name, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING)
+            || instead.iter().any(|(other, _)| other == name)
     });
+    for (name, value) in instead {
+        field(out, name, value);
+    }
     match framing {
         Framing::Length(size) => length(out, size),
         Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -241,7 +246,7 @@ mod tests {
         ] {
             let mut out = BytesMut::new();
             let line = RequestLine { method: &method, target: "/x?y", host: "shop:80" };
-            assert_eq!(request(&mut out, line, &map(fields), size), framing);
+            assert_eq!(request(&mut out, line, (&map(fields), &[]), size), framing);
             let expected = format!("{method} /x?y HTTP/1.1\r\nhost: shop:80\r\n{expected}\r\n");
             assert_eq!(out, expected.as_bytes());
         }

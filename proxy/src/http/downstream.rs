@@ -3,7 +3,15 @@
 //!
 //! HTTP/1 is the proxy's own (`http1`); HTTP/2's frames are read and written by the `h2` crate (`http2`).
 
-use std::{cell::Cell, future::poll_fn, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, Waker},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -38,6 +46,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// How often the end of [`LAST_CHANCE`] is looked for.
 const LAST_CHANCE_TICK: Duration = Duration::from_millis(10);
+/// What timers are rounded by, and as much again.
+const TIMER: Duration = Duration::from_millis(2);
 /// What an HTTP/2 client sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -216,6 +226,16 @@ enum Verdict {
     Close,
 }
 
+/// Why the driver of an HTTP/1 connection goes on.
+enum Next {
+    /// The connection has.
+    Ended,
+    /// A time is waited for that comes before the next look at the timeouts.
+    Alarm(Instant),
+    /// Something happened.
+    Verdict(Verdict),
+}
+
 impl Driver {
     fn new(connection: Rc<Connection>, manager: Arc<HttpConnectionManager>) -> Self {
         let now = Instant::now();
@@ -315,28 +335,47 @@ impl Driver {
         self.check(drained)
     }
 
+    /// Runs the connection until something is to be done about it, at the latest at `tick`.
+    async fn next(&mut self, http: &mut Http1, drained: bool, tick: Instant) -> Next {
+        let changes = self.lifecycle.clone();
+        let mut event = pin!(self.event_until(drained, tick));
+        let mut listening: Option<Waker> = None;
+        poll_fn(|cx| {
+            let now = Instant::now();
+            match clock::turn(now, || http.poll(cx)) {
+                (Poll::Ready(()), _) => return Poll::Ready(Next::Ended),
+                // It may be taken back: then the timer, which stays, wakes the task in vain, once.
+                (Poll::Pending, Some(at)) if at < tick => return Poll::Ready(Next::Alarm(at)),
+                (Poll::Pending, _) => {}
+            }
+            // What happens rarely is not asked for with every request: who waits for it is woken, and then one of
+            // these has changed. A timer may be early by what it rounds.
+            let same = listening.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if same && now + TIMER < tick && !changes.has_changed().unwrap_or(true) {
+                return Poll::Pending;
+            }
+            let polled = event.as_mut().poll(cx).map(Next::Verdict);
+            if !same {
+                listening = Some(cx.waker().clone());
+            }
+            polled
+        })
+        .await
+    }
+
     async fn http1(&mut self, http: &mut Http1) {
         let mut drained = false;
         let mut alarm: Option<Instant> = None;
         loop {
             let tick = self.next_tick(drained);
             let tick = alarm.take().map_or(tick, |alarm| alarm.min(tick));
-            // An alarm may be taken back: then the timer, which stays, wakes the task in vain, once.
-            let served = poll_fn(|cx| match clock::turn(|| http.poll(cx)) {
-                (Poll::Ready(()), _) => Poll::Ready(None),
-                (Poll::Pending, Some(at)) if at < tick => Poll::Ready(Some(at)),
-                (Poll::Pending, _) => Poll::Pending,
-            });
-            let verdict = tokio::select! {
-                biased;
-                served = served => match served {
-                    None => return,
-                    earlier => {
-                        alarm = earlier;
-                        continue;
-                    }
-                },
-                verdict = self.event_until(drained, tick) => verdict,
+            let verdict = match self.next(http, drained, tick).await {
+                Next::Ended => return,
+                Next::Alarm(at) => {
+                    alarm = Some(at);
+                    continue;
+                }
+                Next::Verdict(verdict) => verdict,
             };
             match verdict {
                 Verdict::Continue => {}

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use ::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header, uri};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     response::{Deadline, Reply, Tracked, finish_headers, millis_value, reply},
     retry::{self, Reset},
     routes::Choice,
-    sanitize::Wants,
+    sanitize::{Wants, is_authority},
     seen::Seen,
     upgrade,
 };
@@ -27,10 +27,12 @@ use crate::{
         listener::TrafficDirection,
         route::{Forward, HostRewrite, RetryPolicy},
     },
+    h1::spare,
     net::{
         clock::{self, Alarm},
         cluster::{Permit, count},
         flags::ResponseFlags,
+        outbound::Outbound,
         pool::ResponseBody,
         upstreams::{ClusterRuntime, ErrorKind, PickContext, Picked, UpstreamError},
     },
@@ -267,8 +269,18 @@ impl Forwarding<'_> {
         deadline: &mut Option<Deadline>,
         request_limit: Option<Instant>,
     ) -> Outcome {
-        let Some(request) = self.request(picked) else {
+        let authority = self.authority(picked);
+        if !is_authority(authority.as_bytes()) {
             return Outcome::Failed(UpstreamError::unsent(ErrorKind::Protocol));
+        }
+        let instead = self.own_fields(picked);
+        let request = Outbound {
+            method: &self.head.method,
+            https: self.head.https,
+            authority,
+            target: Some(&self.head.target),
+            headers: &self.head.headers,
+            instead: &instead,
         };
         let per_try = self.policy.as_ref().and_then(|policy| policy.per_try_timeout);
         let per_try = per_try.filter(|limit| !limit.is_zero());
@@ -296,7 +308,7 @@ impl Forwarding<'_> {
         };
         tokio::select! {
             biased;
-            result = picked.request(request) => match result {
+            result = picked.send(request, body.attempt()) => match result {
                 Ok(response) => Outcome::Response(Box::new(response)),
                 Err(error) => Outcome::Failed(error),
             },
@@ -307,38 +319,31 @@ impl Forwarding<'_> {
         }
     }
 
-    /// The request as it goes to an endpoint.
-    fn request(&self, picked: &Picked) -> Option<Request<crate::net::body::RequestBody>> {
-        let mut headers = self.head.headers.clone();
-        let mut authority = self.head.authority();
-        if let Some(HostRewrite::Auto) = self.forward.host_rewrite
-            && let Some(hostname) = &picked.endpoint().hostname
-        {
-            authority = hostname;
+    /// The authority as an endpoint is told it.
+    fn authority<'a>(&'a self, picked: &'a Picked) -> &'a str {
+        match (&self.forward.host_rewrite, &picked.endpoint().hostname) {
+            (Some(HostRewrite::Auto), Some(hostname)) => hostname,
+            _ => self.head.authority(),
         }
+    }
+
+    /// What the request says to an endpoint beside what it says to all.
+    fn own_fields(&self, picked: &Picked) -> Vec<(HeaderName, HeaderValue)> {
+        let mut fields = Vec::new();
         let counts = self.record.choice.as_ref();
         if counts.is_some_and(|choice| choice.host.include_request_attempt_count) {
-            headers.insert(names::ATTEMPT_COUNT, HeaderValue::from(self.attempt));
+            fields.push((names::ATTEMPT_COUNT, HeaderValue::from(self.attempt)));
         }
         if self.record.manager.direction == TrafficDirection::Outbound && picked.is_mutual_tls() {
-            self.record.connection.thread.add_own_metadata(&mut headers);
+            fields.extend(self.record.connection.thread.own_metadata());
         }
-        if let Wants::Upgrade(protocol) = &self.wants {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(header::UPGRADE, HeaderValue::from_str(protocol).ok()?);
+        if let Wants::Upgrade(protocol) = &self.wants
+            && let Ok(protocol) = HeaderValue::from_str(protocol)
+        {
+            fields.push((header::CONNECTION, HeaderValue::from_static("Upgrade")));
+            fields.push((header::UPGRADE, protocol));
         }
-        let scheme = if self.head.https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP };
-        let uri = Uri::builder()
-            .scheme(scheme)
-            .authority(authority)
-            .path_and_query(self.head.target.clone())
-            .build()
-            .ok()?;
-        let mut request = Request::new(self.body.attempt());
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        Some(request)
+        fields
     }
 
     fn note_connection(&mut self, body: &ResponseBody) {
@@ -522,6 +527,8 @@ impl Forwarding<'_> {
         record.respond(parts.status, &parts.headers);
         if record.is_logged() {
             record.head = Some(self.head);
+        } else if record.version != ::http::Version::HTTP_2 {
+            spare::give(self.head.headers);
         }
         let mut answer = Response::new(());
         *answer.status_mut() = parts.status;

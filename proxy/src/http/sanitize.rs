@@ -236,14 +236,17 @@ fn authority(uri: &::http::Uri, headers: &HeaderMap) -> Result<HeaderValue, Refu
         return Err(Refusal::MissingHost);
     }
     // What goes upstream as an authority must be one; user information has no place in it.
-    let valid = value.len() <= 1_024
-        && (is_plain_host(value.as_bytes())
-            || (!value.as_bytes().contains(&b'@')
-                && ::http::uri::Authority::try_from(value.as_bytes()).is_ok()));
+    let valid =
+        value.len() <= 1_024 && !value.as_bytes().contains(&b'@') && is_authority(value.as_bytes());
     if !valid {
         return Err(Refusal::InvalidHost);
     }
     Ok(value)
+}
+
+/// Whether it can go upstream as an authority.
+pub fn is_authority(value: &[u8]) -> bool {
+    is_plain_host(value) || ::http::uri::Authority::try_from(value).is_ok()
 }
 
 /// Whether it is a name or an IPv4 address, and a port or none: what nearly all are, told without parsing more.

@@ -32,25 +32,25 @@ pub fn now() -> Instant {
     TURN.get().map_or_else(Instant::now, |turn| turn.began)
 }
 
-/// Runs what takes no time that counts: the clock is looked at once. Answers when the caller must poll again for the sake
-/// of an [`Alarm`], whatever wakes it or does not.
-pub fn turn<T>(run: impl FnOnce() -> T) -> (T, Option<Instant>) {
-    still(true, run)
+/// Runs what takes no time that counts: for it, it is `began`. Answers when the caller must poll again for the sake of an
+/// [`Alarm`], whatever wakes it or does not.
+pub fn turn<T>(began: Instant, run: impl FnOnce() -> T) -> (T, Option<Instant>) {
+    still(began, true, run)
 }
 
 /// The same for one who polls only what was woken: alarms have timers of their own.
 pub fn turn_of_woken<T>(run: impl FnOnce() -> T) -> T {
-    still(false, run).0
+    still(Instant::now(), false, run).0
 }
 
-fn still<T>(keeps_timer: bool, run: impl FnOnce() -> T) -> (T, Option<Instant>) {
+fn still<T>(began: Instant, keeps_timer: bool, run: impl FnOnce() -> T) -> (T, Option<Instant>) {
     struct Ends(Option<Turn>);
     impl Drop for Ends {
         fn drop(&mut self) {
             TURN.set(self.0);
         }
     }
-    let _ends = Ends(TURN.replace(Some(Turn { began: Instant::now(), keeps_timer, alarm: None })));
+    let _ends = Ends(TURN.replace(Some(Turn { began, keeps_timer, alarm: None })));
     let done = run();
     (done, TURN.get().and_then(|turn| turn.alarm))
 }
@@ -121,11 +121,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn time_stands_still_within_a_turn_and_goes_on_after_it() {
         let began = now();
-        let ((first, second), alarm) = turn(|| (now(), now()));
+        let ((first, second), alarm) = turn(Instant::now(), || (now(), now()));
         assert!(first >= began && second == first && alarm.is_none());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(now() - began, Duration::from_secs(1));
-        let stopped = std::panic::catch_unwind(|| turn(|| panic!("in a turn")));
+        let stopped = std::panic::catch_unwind(|| turn(Instant::now(), || panic!("in a turn")));
         assert!(stopped.is_err() && TURN.get().is_none());
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let mut late = Alarm::after(Duration::from_secs(9));
         let mut early = Alarm::after(Duration::from_secs(2));
         let mut poll = || {
-            turn(|| {
+            turn(Instant::now(), || {
                 (Pin::new(&mut late).poll(cx).is_ready(), Pin::new(&mut early).poll(cx).is_ready())
             })
         };

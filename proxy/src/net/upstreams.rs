@@ -16,6 +16,7 @@ use super::{
     body::RequestBody,
     clock,
     cluster::{EndpointState, Permit, count, lb::Balancer, outlier::Outcome},
+    outbound::Outbound,
     pool::{
         self, PoolKey, PoolSet, ResponseBody,
         connect::{Connection, Connector, report},
@@ -296,17 +297,30 @@ impl Picked {
         }
     }
 
-    /// Sends a request and waits for the response's head. The URI is absolute (scheme, authority, path): `Host` or
-    /// `:authority` and the version are set from it. Hop-by-hop headers are the caller's to remove.
+    /// The same for a request with an absolute URI (scheme, authority, path): `Host` or `:authority` and the version are
+    /// set from it.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub async fn request(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        let (parts, body) = request.into_parts();
+        self.send(Outbound::of(&parts), body).await
+    }
+
+    /// Sends a request and waits for the response's head. Hop-by-hop headers are the caller's to remove.
     ///
     /// Dropping the future gives the request up. What the attempt came to is reported to outlier detection, except for
     /// a timeout of the caller's: see [`Self::timed_out`].
     ///
     /// # Errors
     /// See [`UpstreamError`]: a circuit breaker, the connection, or the exchange.
-    pub async fn request(
+    pub async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: Outbound<'_>,
+        body: RequestBody,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let key = PoolKey {
             address: self.endpoint.address,
@@ -316,7 +330,7 @@ impl Picked {
         };
         let carries = if self.http2 { Carries::Http2 } else { Carries::Http1 };
         let pool = self.runtime.pools.get(key, &self.runtime.cluster, || self.connector(carries));
-        pool::send(&pool, request, self.repeated).await
+        pool::send(&pool, request, body, self.repeated).await
     }
 
     /// Opens a connection of its own, for bytes.

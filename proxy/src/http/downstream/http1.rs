@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Method, Request, Response, StatusCode, Version, header};
+use ::http::{Method, Response, StatusCode, Version, header};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::{
@@ -32,20 +32,22 @@ use crate::{
         body::{Decoder, Part},
         encode::{self, Answers},
         head::{Framing, HeadError, Limits, Scanner, skip_empty_lines},
-        request,
+        request, spare,
     },
     http::{
-        incoming::{BodyFailure, ClientBody, Wire},
-        manager::{self, Exchange},
+        incoming::{BodyFailure, Wire},
+        manager::Exchange,
         response::Tracked,
         upgrade::OnUpgrade,
     },
 };
 
+mod handling;
+
+use handling::{Asked, Handling};
+
 /// How long a client may take to read the last response's end.
 const FLUSH: Duration = Duration::from_secs(60);
-
-type Handling = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Closed>>>>;
 
 /// Where a connection is.
 enum State {
@@ -144,9 +146,11 @@ impl Http1 {
             tracing::debug!(peer = %self.connection.peer, %error, "request refused");
             self.counters.protocol_error();
         }
-        self.begin(|this, active| {
-            Box::pin(manager::refuse_head(this.connection.clone(), refusal, active))
-        });
+        self.answers = Answers { method: Method::GET, version: Version::HTTP_11, persists: false };
+        (self.upgrade, self.takes_trailers) = (None, false);
+        let (connection, active) = (self.connection.clone(), Active::new(&self.activity));
+        let asked = Asked::Refused { connection, refused: refusal, active };
+        self.state = State::Handling(Handling::new(asked));
     }
 
     /// Runs the connection to its end. Anew after [`Self::finish`] and [`Self::refuse`].
@@ -154,7 +158,7 @@ impl Http1 {
         loop {
             match &mut self.state {
                 State::Head => ready!(self.poll_head(cx)),
-                State::Handling(handling) => match handling.as_mut().poll(cx) {
+                State::Handling(handling) => match handling.poll(cx) {
                     Poll::Ready(Ok(response)) => self.respond(response),
                     Poll::Ready(Err(Closed)) => self.state = State::Ended,
                     Poll::Pending => {
@@ -245,21 +249,9 @@ impl Http1 {
         };
         let active = Active::new(&self.activity);
         let exchange = Exchange { upgrade, active };
-        // The body is made when the handler is first polled: the wire is borrowed here.
         let (wire, connection) = (self.wire.clone(), self.connection.clone());
-        self.state = State::Handling(Box::pin(async move {
-            let request = Request::from_parts(parts, ClientBody::http1(&wire));
-            drop(wire);
-            manager::handle(connection, request, exchange).await
-        }));
-    }
-
-    /// Begins a request of which there is no head.
-    fn begin(&mut self, handle: impl FnOnce(&Self, Active) -> Handling) {
-        self.answers = Answers { method: Method::GET, version: Version::HTTP_11, persists: false };
-        (self.upgrade, self.takes_trailers) = (None, false);
-        let active = Active::new(&self.activity);
-        self.state = State::Handling(handle(self, active));
+        let asked = Asked::Request { connection, parts, wire, exchange };
+        self.state = State::Handling(Handling::new(asked));
     }
 
     /// Begins a response.
@@ -297,11 +289,12 @@ impl Http1 {
             return;
         }
         self.upgrade = None;
-        let announced = parts.headers.get_all(header::TRAILER);
         let trailers = self.takes_trailers.then(|| {
-            let names = announced.iter().filter_map(|value| value.to_str().ok());
+            let announced = parts.headers.get_all(header::TRAILER).iter();
+            let names = announced.filter_map(|value| value.to_str().ok());
             names.collect::<Vec<_>>().join(",").to_ascii_lowercase().into()
         });
+        spare::give(parts.headers);
         let ended = body.is_end_stream();
         self.state = State::Responding(Box::new(Responding { body, framing, trailers, ended }));
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{connect::ConnectionInfo, http1::Busy, tunnel::Tunnel};
@@ -25,6 +25,7 @@ use crate::{
     },
     net::{
         body::{BoxError, RequestBody},
+        outbound::Outbound,
         upstreams::{BodyError, Cause, ErrorKind, UpstreamError},
     },
 };
@@ -74,14 +75,12 @@ pub struct Call {
 }
 
 impl Call {
-    /// Begins a request: its head is formatted, nothing is written yet. The URI is absolute; what is not a host in it is not
-    /// sent.
-    pub fn new(busy: Busy, request: Request<RequestBody>) -> Self {
-        let (parts, body) = request.into_parts();
+    /// Begins a request: its head is formatted, nothing is written yet.
+    pub fn new(busy: Busy, request: Outbound<'_>, body: RequestBody) -> Self {
         let mut outgoing = Outgoing::default();
         let size = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
-        let line = line(&parts.method, &parts.uri);
-        let framing = encode::request(outgoing.format(), line, &parts.headers, size);
+        let fields = (request.headers, request.instead);
+        let framing = encode::request(outgoing.format(), line(&request), fields, size);
         let left = match framing {
             Framing::Length(size) => Some(size),
             Framing::Chunked => Some(u64::MAX),
@@ -93,7 +92,7 @@ impl Call {
                 body,
                 chunked: framing == Framing::Chunked,
                 left,
-                trailers: announced(&parts.headers),
+                trailers: announced(request.headers),
             },
         };
         Self {
@@ -104,7 +103,7 @@ impl Call {
             heard: Heard::Nothing,
             scanner: Scanner::default(),
             informational: 0,
-            method: parts.method,
+            method: request.method.clone(),
             decoder: Decoder::response(Framing::Close),
             persists: false,
         }
@@ -364,14 +363,14 @@ impl Call {
 }
 
 /// Origin form; CONNECT keeps its authority.
-fn line<'a>(method: &'a Method, uri: &'a Uri) -> RequestLine<'a> {
-    let host = uri.authority().map_or("", |authority| authority.as_str());
-    let target = match uri.path_and_query() {
-        _ if *method == Method::CONNECT => host,
+fn line<'a>(request: &Outbound<'a>) -> RequestLine<'a> {
+    let host = request.authority;
+    let target = match request.target {
+        _ if *request.method == Method::CONNECT => host,
         Some(target) => target.as_str(),
         None => "/",
     };
-    RequestLine { method, target, host }
+    RequestLine { method: request.method, target, host }
 }
 
 /// The trailers that a message announces.

@@ -2,7 +2,7 @@
 
 use std::{future::poll_fn, rc::Rc, sync::Arc};
 
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 
 use super::{
@@ -14,47 +14,47 @@ use super::{
 };
 use crate::net::{
     body::RequestBody,
+    outbound::Outbound,
     upstreams::{ErrorKind, UpstreamError},
 };
 
 /// How often a request that came back unsent is given to another connection.
 const RESENDS: usize = 4;
 
-/// Sends a request over a connection of the pool. The URI is absolute: `Host` or `:authority` is made of it. `repeated`:
-/// it was sent before, and should not come back for the same reason.
+/// Sends a request over a connection of the pool. `repeated`: it was sent before, and should not come back for the same
+/// reason.
 ///
 /// # Errors
 /// See [`UpstreamError`].
 pub async fn send(
     pool: &Rc<Pool>,
-    mut request: Request<RequestBody>,
+    request: Outbound<'_>,
+    mut body: RequestBody,
     repeated: bool,
 ) -> Result<Response<ResponseBody>, UpstreamError> {
-    let target = request.uri().clone();
-    let easy = request.method().is_idempotent() && request.body().is_end_stream();
+    let easy = request.method.is_idempotent() && body.is_end_stream();
     let mut care = repeated || !easy;
     for _ in 0..RESENDS {
         // Counted while it waits: an endpoint with a queue is not the least busy one.
         let waiting = Active::new(pool.connector.endpoint.clone());
         let lease = match pool.lease(care).await {
             Ok(lease) => lease,
-            Err(error) => return Err(error.with_request(request)),
+            Err(error) => return Err(error.with_body(body)),
         };
         let Some(in_flight) = InFlight::begin(pool.cluster(), waiting) else {
-            return Err(UpstreamError::unsent(ErrorKind::Overflow).with_request(request));
+            return Err(UpstreamError::unsent(ErrorKind::Overflow).with_body(body));
         };
-        match send_on(lease, request).await {
+        match send_on(lease, request, body).await {
             Ok((response, info)) => {
                 let (parts, source) = response.into_parts();
                 in_flight.answered(&parts);
                 let body = ResponseBody::new(source, info, in_flight, &parts);
                 return Ok(Response::from_parts(parts, body));
             }
-            Err(mut error) => match error.request.take() {
+            Err(mut error) => match error.body.take() {
                 Some(unsent) => {
-                    request = *unsent;
+                    body = *unsent;
                     care = true;
-                    request.uri_mut().clone_from(&target);
                 }
                 None => {
                     in_flight.failed(error.kind);
@@ -63,19 +63,20 @@ pub async fn send(
             },
         }
     }
-    Err(UpstreamError::unsent(ErrorKind::Closed).with_request(request))
+    Err(UpstreamError::unsent(ErrorKind::Closed).with_body(body))
 }
 
 async fn send_on(
     lease: Lease,
-    request: Request<RequestBody>,
+    request: Outbound<'_>,
+    body: RequestBody,
 ) -> Result<(Response<Source>, Arc<ConnectionInfo>), UpstreamError> {
     match lease {
         Lease::Http1(lease) => {
             let Some(busy) = lease.take() else {
-                return Err(UpstreamError::unsent(ErrorKind::Closed).with_request(request));
+                return Err(UpstreamError::unsent(ErrorKind::Closed).with_body(body));
             };
-            let mut call = Box::new(Call::new(busy, request));
+            let mut call = Box::new(Call::new(busy, request, body));
             let head = poll_fn(|cx| call.poll_head(cx)).await?;
             let info = call.info().clone();
             let mut response = Response::new(Source::Http1(call));
@@ -85,6 +86,10 @@ async fn send_on(
             Ok((response, info))
         }
         Lease::Http2(lease) => {
+            let request = request.to_request(body).map_err(|error| UpstreamError {
+                source: Some(Arc::new(error)),
+                ..UpstreamError::unsent(ErrorKind::Protocol)
+            })?;
             let mut exchange = Exchange::begin(lease, request)?;
             let (head, body) = poll_fn(|cx| exchange.poll_head(cx)).await?;
             let info = exchange.info().clone();

@@ -40,7 +40,9 @@ impl Exchange {
     pub fn begin(lease: Lease, request: Request<RequestBody>) -> Result<Self, UpstreamError> {
         let unsent =
             UpstreamError { reused: lease.reused, ..UpstreamError::unsent(ErrorKind::Closed) };
-        let Some(mut sender) = lease.sender() else { return Err(unsent.with_request(request)) };
+        let Some(mut sender) = lease.sender() else {
+            return Err(unsent.with_body(request.into_body()));
+        };
         let (head, body) = for_http2(request);
         let ended = body.is_end_stream();
         let sent = sender.send_request(head, ended).map_err(|error| UpstreamError {

@@ -2,8 +2,6 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use http::Request;
-
 use crate::net::{body::RequestBody, flags::ResponseFlags};
 
 /// What went wrong with an attempt.
@@ -87,8 +85,8 @@ pub struct UpstreamError {
     pub reused: bool,
     /// The endpoint ended the connection in order, not by a reset, before it said anything to the request.
     pub ended: bool,
-    /// The request, untouched, when nothing of it was sent and it could be had back.
-    pub request: Option<Box<Request<RequestBody>>>,
+    /// The request's body, untouched, when nothing of the request was sent and it could be had back.
+    pub body: Option<Box<RequestBody>>,
     /// The cause.
     pub source: Option<Cause>,
 }
@@ -96,11 +94,11 @@ pub struct UpstreamError {
 impl UpstreamError {
     /// An attempt of which nothing was sent.
     pub fn unsent(kind: ErrorKind) -> Self {
-        Self { kind, sent: false, reused: false, ended: false, request: None, source: None }
+        Self { kind, sent: false, reused: false, ended: false, body: None, source: None }
     }
 
-    pub(in crate::net) fn with_request(mut self, request: Request<RequestBody>) -> Self {
-        self.request = Some(Box::new(request));
+    pub(in crate::net) fn with_body(mut self, body: RequestBody) -> Self {
+        self.body = Some(Box::new(body));
         self
     }
 }

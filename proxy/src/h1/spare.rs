@@ -1,0 +1,60 @@
+//! Header maps of one thread that are between two messages: what a map has allocated serves the next message.
+//!
+//! A map of a dozen fields is larger than what an allocator keeps at hand, so that making one for each message costs more
+//! than filling it.
+
+use std::cell::RefCell;
+
+use http::HeaderMap;
+
+/// Maps that a thread keeps.
+const KEPT: usize = 64;
+/// Fields that a map has room for at least, and at most if it is kept: others would hold memory for the few large messages.
+const ROOM: std::ops::RangeInclusive<usize> = 12..=24;
+
+thread_local! {
+    static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
+}
+
+/// An empty map with room for so many fields.
+pub fn take(fields: usize) -> HeaderMap {
+    let spare = SPARE.with_borrow_mut(|spare| spare.pop_if(|map| map.capacity() >= fields));
+    spare.unwrap_or_else(|| HeaderMap::with_capacity(fields.max(*ROOM.start())))
+}
+
+/// Gives a map back; what is in it is dropped.
+pub fn give(mut map: HeaderMap) {
+    if !ROOM.contains(&map.capacity()) {
+        return;
+    }
+    map.clear();
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < KEPT {
+            spare.push(map);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, header};
+
+    use super::*;
+
+    #[test]
+    fn a_map_comes_back_empty_and_not_too_large() {
+        let mut map = take(3);
+        map.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        map.append(header::ACCEPT, HeaderValue::from_static("text/html"));
+        give(map);
+        give(HeaderMap::new());
+        give(HeaderMap::with_capacity(500));
+        SPARE.with_borrow(|spare| assert_eq!(spare.len(), 1));
+        assert!(take(40).capacity() >= 40);
+        let map = take(1);
+        assert!(map.is_empty() && ROOM.contains(&map.capacity()));
+        SPARE.with_borrow(|spare| assert!(spare.is_empty()));
+        (0..2 * KEPT).for_each(|_| give(HeaderMap::with_capacity(12)));
+        SPARE.with_borrow(|spare| assert_eq!(spare.len(), KEPT));
+    }
+}

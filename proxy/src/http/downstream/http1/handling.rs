@@ -1,0 +1,153 @@
+//! Requests that are handled: the memory of their futures serves one request after another.
+//!
+//! A request's future is some kilobytes, more than an allocator keeps at hand. A thread keeps as many as were needed at
+//! once lately; a connection that is idle has none.
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use ::http::{Request, Response, request::Parts};
+
+use super::{Active, Closed, Refused, Wire};
+use crate::{
+    data::connection::Connection,
+    http::{
+        incoming::ClientBody,
+        manager::{self, Exchange},
+        response::Tracked,
+    },
+};
+
+/// Places that a thread keeps.
+const KEPT: usize = 64;
+
+thread_local! {
+    static FREE: RefCell<Vec<Box<dyn Place>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What is to be answered.
+#[expect(clippy::large_enum_variant, reason = "the large one is what nearly all are")]
+pub enum Asked {
+    /// A request.
+    Request {
+        connection: Rc<Connection>,
+        parts: Parts,
+        /// Where its body comes from.
+        wire: Rc<RefCell<Wire>>,
+        exchange: Exchange,
+    },
+    /// What did not become one.
+    Refused { connection: Rc<Connection>, refused: Refused, active: Active },
+}
+
+type Handled = Result<Response<Tracked>, Closed>;
+
+async fn handle(asked: Asked) -> Handled {
+    match asked {
+        Asked::Request { connection, parts, wire, exchange } => {
+            // The body is made now: the wire was borrowed before.
+            let request = Request::from_parts(parts, ClientBody::http1(&wire));
+            drop(wire);
+            manager::handle(connection, request, exchange).await
+        }
+        Asked::Refused { connection, refused, active } => {
+            manager::refuse_head(connection, refused, active).await
+        }
+    }
+}
+
+/// Room for a future that has no name.
+trait Place {
+    fn begin(&mut self, asked: Asked);
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handled>;
+    fn clear(&mut self);
+}
+
+struct Of<M, F> {
+    make: M,
+    running: Pin<Box<Option<F>>>,
+}
+
+impl<M: Fn(Asked) -> F, F: Future<Output = Handled>> Place for Of<M, F> {
+    fn begin(&mut self, asked: Asked) {
+        self.running.set(Some((self.make)(asked)));
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handled> {
+        let running = self.running.as_mut().as_pin_mut();
+        running.map_or(Poll::Ready(Err(Closed)), |future| future.poll(cx))
+    }
+
+    fn clear(&mut self) {
+        self.running.set(None);
+    }
+}
+
+fn place<F: Future<Output = Handled> + 'static>(
+    make: impl Fn(Asked) -> F + 'static,
+) -> Box<dyn Place> {
+    Box::new(Of { make, running: Box::pin(None) })
+}
+
+/// A request that is handled. Dropped before its end it is given up.
+pub struct Handling(Option<Box<dyn Place>>);
+
+impl Handling {
+    /// Begins with one.
+    pub fn new(asked: Asked) -> Self {
+        let free = FREE.with_borrow_mut(Vec::pop);
+        let mut place = free.unwrap_or_else(|| place(handle));
+        place.begin(asked);
+        Self(Some(place))
+    }
+
+    /// The response; not to be polled after it.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handled> {
+        self.0.as_mut().map_or(Poll::Ready(Err(Closed)), |place| place.poll(cx))
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        let Some(mut place) = self.0.take() else { return };
+        // First: what a future holds may come here as well when it is dropped.
+        place.clear();
+        // A thread that ends has no use for it.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(place);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_place_serves_one_future_after_another() {
+        let kept = Rc::new(());
+        let held = kept.clone();
+        let mut place = place(move |_| {
+            let held = held.clone();
+            async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                Err(Closed)
+            }
+        });
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(place.poll(cx).is_ready(), "nothing has begun");
+        let _ = (&kept, cx);
+        place.clear();
+        assert_eq!(Rc::strong_count(&kept), 2);
+    }
+}
