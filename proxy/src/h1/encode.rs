@@ -95,14 +95,22 @@ pub fn response(
         None if old => Framing::Close,
         None => Framing::Chunked,
     };
-    answers.persists &= framing != Framing::Close && !says_close(headers);
     out.reserve(64 * headers.len() + 160);
     status_line(out, old, status);
+    let (mut dated, mut connection) = (false, false);
     fields(out, headers, |name| match *name {
-        header::CONNECTION => !switches,
+        header::CONNECTION => {
+            connection = true;
+            !switches
+        }
         header::CONTENT_LENGTH | header::TRANSFER_ENCODING => true,
+        header::DATE => {
+            dated = true;
+            false
+        }
         _ => false,
     });
+    answers.persists &= framing != Framing::Close && !(connection && says_close(headers));
     match framing {
         Framing::Length(size) => length(out, size),
         Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
@@ -117,7 +125,7 @@ pub fn response(
         Framing::None => length(out, 0),
         Framing::Close => {}
     }
-    if !headers.contains_key(header::DATE) && !status.is_informational() {
+    if !dated && !status.is_informational() {
         out.put_slice(b"date: ");
         out.put_slice(date);
         out.put_slice(b"\r\n");
@@ -156,7 +164,7 @@ fn fields_size(headers: &HeaderMap) -> usize {
 }
 
 /// Writes the fields that are not skipped.
-fn fields(out: &mut BytesMut, headers: &HeaderMap, skip: impl Fn(&HeaderName) -> bool) {
+fn fields(out: &mut BytesMut, headers: &HeaderMap, mut skip: impl FnMut(&HeaderName) -> bool) {
     let start = out.len();
     out.resize(start + fields_size(headers), 0);
     let mut rest = out.get_mut(start..).unwrap_or_default();

@@ -179,6 +179,8 @@ pub(super) struct Fields {
     pub close: bool,
     pub keep_alive: bool,
     pub expects_continue: bool,
+    pub takes_trailers: bool,
+    pub upgrade: bool,
 }
 
 impl Fields {
@@ -200,6 +202,12 @@ impl Fields {
                 fields.connection(field.value);
             } else if name == header::EXPECT {
                 fields.expects_continue = field.value.eq_ignore_ascii_case(b"100-continue");
+            } else if name == header::TE {
+                let mut tokens = field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+                fields.takes_trailers |=
+                    tokens.any(|token| token.eq_ignore_ascii_case(b"trailers"));
+            } else if name == header::UPGRADE {
+                fields.upgrade = true;
             }
             let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
             fields.map.append(name, value.map_err(|_| HeadError::Syntax)?);

@@ -16,6 +16,10 @@ pub struct RequestHead {
     pub persists: bool,
     /// The client waits to be told to go on before it sends the body.
     pub expects_continue: bool,
+    /// The client takes trailers (`TE`).
+    pub takes_trailers: bool,
+    /// There is an `Upgrade` field.
+    pub upgrade: bool,
 }
 
 /// Finds the end of a request's head, see [`Scanner::scan`].
@@ -68,12 +72,13 @@ fn build(head: &Bytes, parsed: &httparse::Request<'_, '_>) -> Result<RequestHead
     let persists = fields.persists(version);
     let expects_continue =
         fields.expects_continue && version == Version::HTTP_11 && framing != Framing::None;
+    let (takes_trailers, upgrade) = (fields.takes_trailers, fields.upgrade);
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = method;
     parts.uri = uri;
     parts.version = version;
     parts.headers = fields.map;
-    Ok(RequestHead { parts, framing, persists, expects_continue })
+    Ok(RequestHead { parts, framing, persists, expects_continue, takes_trailers, upgrade })
 }
 
 /// Source: RFC 9112, 6.3; stricter where it allows a recipient to be.

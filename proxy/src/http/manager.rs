@@ -94,7 +94,7 @@ pub async fn handle(
         Err(refusal) => return Ok(refuse(record, &method, &refusal)),
     };
     record.authority = head.authority.clone();
-    record.remote = sanitize::remote_address(&manager, &head.headers, connection.peer);
+    record.remote = sanitize::remote_address(&manager, (&head.headers, seen), connection.peer);
     record.take_peer_metadata(&mut head.headers, seen);
     let mut passing = Passing { head, body, wants, upgrade: exchange.upgrade };
     if passing.wants == Wants::Connect && connection.destination == Destination::HttpProxy {

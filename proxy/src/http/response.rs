@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -321,10 +322,9 @@ pub fn finish_headers(record: &Record, headers: &mut HeaderMap) {
         }
     }
     let manager = &record.manager;
-    let present = headers.contains_key(header::SERVER);
     let ours = match manager.server_header {
         ServerHeader::Overwrite => true,
-        ServerHeader::AppendIfAbsent => !present,
+        ServerHeader::AppendIfAbsent => !headers.contains_key(header::SERVER),
         ServerHeader::PassThrough => false,
     };
     if ours {
@@ -340,7 +340,22 @@ pub fn mutate_response(record: &Record, mutations: &[HeaderMutation], headers: &
     });
 }
 
-/// Milliseconds as a header's value.
+/// Numbers whose values are kept, each at the place that it has by division.
+const KEPT: usize = 64;
+
+thread_local! {
+    static VALUES: RefCell<Vec<Option<(u64, HeaderValue)>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Milliseconds as a header's value. Few of them differ: a value serves many messages.
 pub fn millis_value(duration: Duration) -> HeaderValue {
-    HeaderValue::from(millis(duration))
+    let number = millis(duration);
+    VALUES.with_borrow_mut(|values| {
+        values.resize(KEPT, None);
+        match values.get_mut((number % KEPT as u64) as usize) {
+            Some(Some((kept, value))) if *kept == number => value.clone(),
+            Some(place) => place.insert((number, HeaderValue::from(number))).1.clone(),
+            None => HeaderValue::from(number),
+        }
+    })
 }

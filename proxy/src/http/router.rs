@@ -70,8 +70,9 @@ pub struct Forwarding<'a> {
 }
 
 /// What an attempt came to.
+#[expect(clippy::large_enum_variant, reason = "the large one is what nearly all are")]
 enum Outcome {
-    Response(Box<Response<ResponseBody>>),
+    Response(Response<ResponseBody>),
     Failed(UpstreamError),
     /// The attempt took too long.
     PerTry,
@@ -86,6 +87,8 @@ enum Outcome {
 /// What becomes of an attempt that failed.
 enum Next {
     Again,
+    /// The same, and the endpoint is not to blame: it may be chosen again.
+    Anew,
     Give,
 }
 
@@ -184,7 +187,6 @@ impl Forwarding<'_> {
         let request_limit = request_limit.map(|limit| self.record.start + limit);
         loop {
             let Some(picked) = self.pick() else { return self.no_endpoint() };
-            self.tried.push(picked.address());
             self.record.upstream =
                 Some(Upstream { endpoint: picked.endpoint().clone(), connection: None });
             let began = clock::now();
@@ -193,13 +195,13 @@ impl Forwarding<'_> {
                 Outcome::Response(response) => {
                     self.note_connection(response.body());
                     match self.after_response(&response) {
-                        Next::Give => return self.respond(*response, &picked, began, deadline),
-                        Next::Again => Next::Again,
+                        Next::Give => return self.respond(response, &picked, began, deadline),
+                        again => again,
                     }
                 }
                 Outcome::Failed(error) => match self.after_failure(&error, &picked) {
                     Next::Give => return self.failed(&error),
-                    Next::Again => Next::Again,
+                    again => again,
                 },
                 Outcome::PerTry => {
                     picked.timed_out(true);
@@ -207,7 +209,7 @@ impl Forwarding<'_> {
                         .may_retry(|policy| retry::retries_reset(policy, Reset::PerTryTimeout))
                     {
                         Next::Give => return self.timed_out("upstream_per_try_timeout"),
-                        Next::Again => Next::Again,
+                        again => again,
                     }
                 }
                 Outcome::Overall => {
@@ -236,7 +238,9 @@ impl Forwarding<'_> {
                     );
                 }
             };
-            let Next::Again = next else { continue };
+            if let Next::Again = next {
+                self.tried.push(picked.address());
+            }
             self.attempt += 1;
             if let Some(wait) = self.backoff() {
                 tokio::select! {
@@ -309,7 +313,7 @@ impl Forwarding<'_> {
         tokio::select! {
             biased;
             result = picked.send(request, body.attempt()) => match result {
-                Ok(response) => Outcome::Response(Box::new(response)),
+                Ok(response) => Outcome::Response(response),
                 Err(error) => Outcome::Failed(error),
             },
             () = per_try => Outcome::PerTry,
@@ -409,12 +413,10 @@ impl Forwarding<'_> {
         if stale && self.stale_left > 0 && self.body.can_repeat() {
             // The endpoint closed an idle connection just as it was used (RFC 9112, 9.3.1): it knows nothing of the
             // request. A reset is no such end: it may be the answer to the request.
-            if self.stale_left == STALE_RETRIES {
-                self.tried.pop();
-            }
+            let first = self.stale_left == STALE_RETRIES;
             self.stale_left -= 1;
             self.permit = None;
-            return Next::Again;
+            return if first { Next::Anew } else { Next::Again };
         }
         self.may_retry(|policy| retry::retries_reset(policy, reset))
     }

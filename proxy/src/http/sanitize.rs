@@ -156,8 +156,8 @@ pub fn accept(
         path::Outcome::Redirect(target) => return Err(Refusal::Redirect(target)),
         path::Outcome::Reject => return Err(Refusal::Path),
     }
-    forwarded(manager, &mut head, client);
-    client_certificate(manager.forward_client_cert, manager, &mut head.headers, client.info);
+    forwarded(manager, &mut head, client, seen);
+    client_certificate(manager, &mut head.headers, client.info, seen);
     // At an edge nobody is trusted to know which numbers are taken.
     let known = (!manager.use_remote_address || manager.preserve_request_id)
         && seen.has(&names::REQUEST_ID)
@@ -274,19 +274,22 @@ fn target(method: &Method, uri: &::http::Uri) -> Result<PathAndQuery, Refusal> {
 }
 
 /// `x-forwarded-for` and `x-forwarded-proto`.
-fn forwarded(manager: &HttpConnectionManager, head: &mut Head, client: Client<'_>) {
+fn forwarded(manager: &HttpConnectionManager, head: &mut Head, client: Client<'_>, seen: Seen) {
     if manager.use_remote_address {
-        let mut all = super::head::joined(&head.headers, names::FORWARDED_FOR.as_str())
-            .map(|value| format!("{value},"))
-            .unwrap_or_default();
+        let given = seen.has(&names::FORWARDED_FOR);
+        let given =
+            given.then(|| super::head::joined(&head.headers, names::FORWARDED_FOR.as_str()));
+        let given = given.flatten().map(|value| format!("{value},"));
+        let mut all = given.unwrap_or_default();
         all.push_str(&client.peer.ip().to_string());
         if let Ok(value) = HeaderValue::try_from(all) {
             head.headers.insert(names::FORWARDED_FOR, value);
         }
-        let remote = remote_address(manager, &head.headers, client.peer);
+        let remote = trusted_address(manager, &head.headers, client.peer);
         edge::sanitize(&mut head.headers, remote.ip());
     }
-    let given = head.headers.get(names::FORWARDED_PROTO).and_then(|value| {
+    let given = seen.has(&names::FORWARDED_PROTO).then(|| head.headers.get(names::FORWARDED_PROTO));
+    let given = given.flatten().and_then(|value| {
         let is = |scheme: &str| value.as_bytes().eq_ignore_ascii_case(scheme.as_bytes());
         if is("https") { Some(true) } else { is("http").then_some(false) }
     });
@@ -302,6 +305,17 @@ fn forwarded(manager: &HttpConnectionManager, head: &mut Head, client: Client<'_
 /// Without `use_remote_address` the last address counts, then one more to the left for each trusted hop. With it the
 /// TCP peer is the last (it was appended).
 pub fn remote_address(
+    manager: &HttpConnectionManager,
+    (headers, seen): (&HeaderMap, Seen),
+    peer: SocketAddr,
+) -> SocketAddr {
+    if !manager.use_remote_address && !seen.has(&names::FORWARDED_FOR) {
+        return peer;
+    }
+    trusted_address(manager, headers, peer)
+}
+
+fn trusted_address(
     manager: &HttpConnectionManager,
     headers: &HeaderMap,
     peer: SocketAddr,
@@ -321,16 +335,17 @@ pub fn remote_address(
 
 /// `x-forwarded-client-cert`. Nothing that a client without a verified certificate says of itself goes on, unless asked for.
 fn client_certificate(
-    mode: ForwardClientCert,
     manager: &HttpConnectionManager,
     headers: &mut HeaderMap,
     info: Option<&PeerInfo>,
+    seen: Seen,
 ) {
+    let mode = manager.forward_client_cert;
     let info = info.filter(|info| info.verified);
     match (mode, info) {
         (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => {}
         (ForwardClientCert::Sanitize, _) | (_, None) => {
-            headers.remove(names::FORWARDED_CLIENT_CERT);
+            seen.take(headers, &names::FORWARDED_CLIENT_CERT);
         }
         (ForwardClientCert::AppendForward | ForwardClientCert::SanitizeSet, Some(info)) => {
             let mut all = String::new();
@@ -342,7 +357,7 @@ fn client_certificate(
                 all.push(',');
             }
             all.push_str(&client_certificate_element(manager, info));
-            headers.remove(names::FORWARDED_CLIENT_CERT);
+            seen.take(headers, &names::FORWARDED_CLIENT_CERT);
             if let Ok(value) = HeaderValue::try_from(all) {
                 headers.insert(names::FORWARDED_CLIENT_CERT, value);
             }

@@ -99,6 +99,9 @@ fn bit(name: &str) -> u32 {
         "x-envoy-peer-metadata-id" => 13,
         "x-envoy-peer-metadata" => 14,
         "x-request-id" => 15,
+        "x-forwarded-for" => 16,
+        "x-forwarded-proto" => 17,
+        "x-forwarded-client-cert" => 18,
         _ => return 0,
     };
     1 << at

@@ -233,13 +233,8 @@ impl Http1 {
             version: parts.version,
             persists: head.persists,
         };
-        self.takes_trailers = parts.headers.get_all(header::TE).iter().any(|value| {
-            let mut tokens = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-            tokens.any(|token| token.eq_ignore_ascii_case(b"trailers"))
-        });
-        let switches =
-            parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE);
-        let upgrade = if switches {
+        self.takes_trailers = head.takes_trailers;
+        let upgrade = if parts.method == Method::CONNECT || head.upgrade {
             let (sender, receiver) = oneshot::channel();
             self.upgrade = Some(sender);
             Some(OnUpgrade::new(receiver))

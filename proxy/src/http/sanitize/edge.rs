@@ -33,7 +33,10 @@ const STEERING: [HeaderName; 19] = [
 
 /// Removes what only proxies may say, and says who the client is.
 pub fn sanitize(headers: &mut HeaderMap, client: IpAddr) {
-    for name in STEERING {
+    let is_steering =
+        |name: &&HeaderName| name.as_str().starts_with("x-envoy-") && STEERING.contains(name);
+    let found: Vec<_> = headers.keys().filter(is_steering).cloned().collect();
+    for name in found {
         headers.remove(name);
     }
     if let Ok(value) = HeaderValue::try_from(client.to_string()) {

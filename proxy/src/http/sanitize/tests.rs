@@ -222,7 +222,12 @@ fn forwarded_headers_follow_the_edge_settings() {
         (
             value("x-forwarded-for"),
             value("x-forwarded-proto").unwrap(),
-            remote_address(manager, &head.headers, "10.0.0.7:4000".parse().unwrap()).to_string(),
+            remote_address(
+                manager,
+                (&head.headers, Seen::new(&head.headers)),
+                "10.0.0.7:4000".parse().unwrap(),
+            )
+            .to_string(),
         )
     };
     assert_eq!(
