@@ -12,6 +12,7 @@ pub mod peer;
 pub mod pool;
 pub mod scratch;
 pub mod tcp;
+pub(crate) mod through;
 pub mod tls;
 pub mod unread;
 pub mod upstreams;
