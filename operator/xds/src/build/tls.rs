@@ -150,6 +150,16 @@ pub(super) fn file(name: &str) -> DataSource {
     DataSource { specifier: Some(Specifier::Filename(name.into())), ..DataSource::default() }
 }
 
+/// A name that a certificate outside the mesh must have: a URI, or a DNS name.
+pub(super) fn subject(name: &String) -> SubjectAltNameMatcher {
+    let kind = if name.contains("://") { SanType::Uri } else { SanType::Dns };
+    SubjectAltNameMatcher {
+        san_type: kind.into(),
+        matcher: Some(matcher::exact(name)),
+        ..SubjectAltNameMatcher::default()
+    }
+}
+
 /// TLS to a server outside the mesh, as a DestinationRule says (modes SIMPLE and MUTUAL).
 pub(crate) fn originated(settings: &ClientTlsSettings, protocol: Protocol) -> TransportSocket {
     let alpn: &[&str] = match protocol {
@@ -162,19 +172,11 @@ pub(crate) fn originated(settings: &ClientTlsSettings, protocol: Protocol) -> Tr
         "" | "system" => SYSTEM_ROOTS,
         file => file,
     };
-    let san = |name: &String| {
-        let kind = if name.contains("://") { SanType::Uri } else { SanType::Dns };
-        SubjectAltNameMatcher {
-            san_type: kind.into(),
-            matcher: Some(matcher::exact(name)),
-            ..SubjectAltNameMatcher::default()
-        }
-    };
     let validation = verifies.then(|| {
         ValidationContextType::ValidationContext(CertificateValidationContext {
             trusted_ca: Some(file(roots)),
             crl: Some(&settings.ca_crl).filter(|crl| !crl.is_empty()).map(|crl| file(crl)),
-            match_typed_subject_alt_names: settings.subject_alt_names.iter().map(san).collect(),
+            match_typed_subject_alt_names: settings.subject_alt_names.iter().map(subject).collect(),
             ..CertificateValidationContext::default()
         })
     });

@@ -4,9 +4,8 @@ use weft_api::xds::envoy::{
     config::core::v3::TransportSocket,
     extensions::transport_sockets::tls::v3::{
         CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-        SubjectAltNameMatcher, TlsCertificate, TlsParameters,
+        TlsCertificate, TlsParameters,
         common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
-        subject_alt_name_matcher::SanType,
         tls_parameters::TlsProtocol as PbVersion,
     },
 };
@@ -14,7 +13,6 @@ use weft_core::{credential, gateway::GatewayServer, mesh::MeshConfig};
 use weft_crds::networking::{ServerTlsMode, ServerTlsSettings, TlsProtocol};
 
 use crate::build::{
-    matcher,
     message::{ads, boolean, transport_socket},
     tls,
 };
@@ -118,16 +116,12 @@ fn files(settings: &ServerTlsSettings) -> Vec<TlsCertificate> {
 
 /// Whose certificates clients may have.
 fn validation(settings: &ServerTlsSettings) -> ValidationContextType {
-    let san = |name: &String| {
-        let kind = if name.contains("://") { SanType::Uri } else { SanType::Dns };
-        SubjectAltNameMatcher {
-            san_type: kind.into(),
-            matcher: Some(matcher::exact(name)),
-            ..SubjectAltNameMatcher::default()
-        }
-    };
     let mut context = CertificateValidationContext {
-        match_typed_subject_alt_names: settings.subject_alt_names.iter().map(san).collect(),
+        match_typed_subject_alt_names: settings
+            .subject_alt_names
+            .iter()
+            .map(tls::subject)
+            .collect(),
         ..CertificateValidationContext::default()
     };
     if let Some(name) = authorities(settings) {
