@@ -8,6 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa, Issuer,
     KeyPair, SanType,
 };
+use rustls::{HandshakeKind, NamedGroup, ProtocolVersion, crypto::SupportedKxGroup};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use time::OffsetDateTime;
 use tokio::{
@@ -437,7 +438,22 @@ async fn half_a_handshake_does_not_last() {
 }
 
 #[tokio::test]
-async fn the_first_key_exchange_is_post_quantum() {
+async fn the_key_exchange_is_post_quantum_without_another_round_trip() {
     let groups: Vec<_> = provider().kx_groups.iter().map(|group| group.name()).take(2).collect();
-    assert_eq!(groups, [rustls::NamedGroup::X25519MLKEM768, rustls::NamedGroup::X25519]);
+    assert_eq!(groups, [NamedGroup::X25519MLKEM768, NamedGroup::X25519]);
+    let authority = Authority::new();
+    let client = contexts(authority.identity(1, CLIENT)).client(&upstream(&[SERVER], &[])).unwrap();
+    let server = contexts(authority.identity(1, SERVER)).server(&downstream(&[])).unwrap();
+    let (client_io, server_io) = pair().await;
+    let (connected, accepted) = tokio::join!(
+        connect(&client, client_io, "", Vec::new()),
+        accept(&server, server_io, LIMIT)
+    );
+    let (connected, accepted) = (connected.unwrap().0, accepted.unwrap().0);
+    for (_, connection) in [connected.get_ref(), accepted.get_ref()] {
+        let group = connection.negotiated_key_exchange_group().map(SupportedKxGroup::name);
+        assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+        assert_eq!(connection.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        assert_eq!(connection.handshake_kind(), Some(HandshakeKind::Full));
+    }
 }
