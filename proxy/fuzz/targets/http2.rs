@@ -38,7 +38,7 @@ pub fn run(bytes: &[u8]) {
     static PROXY: OnceLock<SocketAddr> = OnceLock::new();
     let Some((mode, bytes)) = bytes.split_first() else { return };
     let address = *PROXY.get_or_init(start);
-    let mut stream = TcpStream::connect(address).expect("the proxy runs");
+    let mut stream = connect(address);
     stream.set_read_timeout(Some(STUCK)).expect("a timeout");
     let frames = if mode & 1 == 0 { aligned(bytes) } else { bytes.to_vec() };
     // It may have been sent away already.
@@ -108,12 +108,23 @@ fn start() -> SocketAddr {
     let [_, _, high, low] = process::id().to_be_bytes();
     let address = SocketAddr::from(([127, 77, high, low], 8080));
     thread::spawn(move || proxy(address, upstream));
+    drop(connect(address));
+    address
+}
+
+/// A connection to the proxy. It may only just be starting, and a port that was used is free again after a minute alone: many
+/// inputs one after another use them up.
+fn connect(address: SocketAddr) -> TcpStream {
     let began = Instant::now();
-    while let Err(error) = TcpStream::connect(address) {
-        assert!(began.elapsed() < STUCK, "the proxy does not listen: {error}");
+    loop {
+        match TcpStream::connect(address) {
+            Ok(stream) => return stream,
+            Err(error) => {
+                assert!(began.elapsed() < 2 * STUCK, "no connection to the proxy: {error}");
+            }
+        }
         thread::sleep(Duration::from_millis(10));
     }
-    address
 }
 
 fn runtime() -> LocalRuntime {
