@@ -20,6 +20,9 @@ use weft_e2e::{
 };
 use weft_samples::answer::Answer;
 
+#[path = "mesh_static/proxy_protocol.rs"]
+mod proxy_protocol;
+
 const PORT: u16 = 8000;
 const ADMIN: u16 = 9901;
 

@@ -27,6 +27,7 @@ pub mod counters;
 pub mod destination;
 #[cfg(test)]
 mod edge;
+pub mod proxy_protocol;
 pub mod sniff;
 pub mod stream;
 pub mod tcp;

@@ -18,6 +18,8 @@ mod http2;
 mod path;
 #[path = "../fuzz/targets/peer.rs"]
 mod peer;
+#[path = "../fuzz/targets/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "../fuzz/targets/xds.rs"]
 mod xds;
 
@@ -66,6 +68,11 @@ fn paths_of_the_corpus() {
 #[test]
 fn peers_of_the_corpus() {
     feed("peer", 1000, peer::run);
+}
+
+#[test]
+fn announcements_of_the_corpus() {
+    feed("proxy_protocol", 1000, proxy_protocol::run);
 }
 
 #[test]
@@ -128,6 +135,11 @@ proptest! {
     #[test]
     fn edited_peers_are_survived(bytes in edited("peer")) {
         peer::run(&bytes);
+    }
+
+    #[test]
+    fn edited_announcements_are_survived(bytes in edited("proxy_protocol")) {
+        proxy_protocol::run(&bytes);
     }
 
     #[test]

@@ -24,11 +24,14 @@ pub struct Listener {
     pub binds: Vec<SocketAddr>,
     /// Its direction.
     pub direction: TrafficDirection,
+    /// Clients are announced by a proxy before this one.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// The first bytes are looked at for a TLS ClientHello (`tls_inspector`).
     pub inspect_tls: bool,
     /// The first bytes are looked at for HTTP (`http_inspector`).
     pub inspect_http: bool,
-    /// How long looking may take; `None` is for ever. With `continue_on_timeout` the connection is then taken as it is.
+    /// How long looking may take; `None` is for ever. With `continue_on_timeout` the connection is then taken as it is, unless
+    /// its announcement is missing.
     pub inspect_timeout: Option<Duration>,
     /// See `inspect_timeout`.
     pub continue_on_timeout: bool,
@@ -38,6 +41,17 @@ pub struct Listener {
     pub default_chain: Option<Arc<FilterChain>>,
     /// Access logs of connections that no chain takes.
     pub access_logs: Vec<Arc<AccessLog>>,
+}
+
+/// `envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Connections without a header are taken as they are.
+    pub optional: bool,
+    /// Version 1 is taken; else it is as any other bytes.
+    pub v1: bool,
+    /// Version 2 likewise.
+    pub v2: bool,
 }
 
 /// What the transport looked like.

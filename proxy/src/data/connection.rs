@@ -18,7 +18,8 @@ use tokio::{net::TcpStream, time::sleep};
 use super::{
     chain::{self, Input, Questions},
     destination::{self, Destination},
-    sniff::{self, Sniffed},
+    proxy_protocol,
+    sniff::{self, SniffError, Sniffed},
     stream::{Prefixed, Stream, Transport},
     thread::Thread,
 };
@@ -57,6 +58,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The client's end.
     pub peer: SocketAddr,
+    /// Who connected on the client's behalf (the PROXY protocol): the end of the socket.
+    through: Option<Box<SocketAddr>>,
     /// For clusters that take the connection's own destination.
     pub original: Option<SocketAddr>,
     /// What the TLS handshake said; `None`: no TLS.
@@ -84,6 +87,11 @@ impl Connection {
             .server_name
             .as_deref()
             .or(self.tls.as_ref().and_then(|info| info.server_name.as_deref()))
+    }
+
+    /// The other end of the socket, which is not the client's where a proxy has announced it.
+    pub fn direct_peer(&self) -> SocketAddr {
+        self.through.as_deref().copied().unwrap_or(self.peer)
     }
 
     /// The names in the client's verified certificate.
@@ -170,7 +178,7 @@ impl Connection {
         let facts = rbac::Facts {
             head: None,
             destination: (self.local.ip(), self.local.port()),
-            direct_remote: self.peer.ip(),
+            direct_remote: self.direct_peer().ip(),
             remote: self.peer.ip(),
             peer_names: self.peer_names(),
             server_name: self.server_name().unwrap_or_default(),
@@ -314,32 +322,30 @@ async fn admit(
 async fn establish(
     thread: &Rc<Thread>,
     mut stream: Prefixed,
-    ends: Ends,
+    mut ends: Ends,
     listener: &Arc<Listener>,
 ) -> Option<Established> {
-    let Ends { local, peer, .. } = ends;
+    let accepted = (ends.local, ends.peer);
     let counters = match ends.destination {
         Destination::Outbound { .. } => None,
         _ => Some(thread.listener_counters(&listener.name)),
     };
     let counted = counters.as_ref().map(|counters| counters.connection());
-    let destination = ends.destination.matched(local);
-    let questions = Questions::of(listener, destination);
-    let sniffed = tokio::select! {
-        sniffed = sniff::sniff(listener, questions, &mut stream) => sniffed,
+    let looked = tokio::select! {
+        looked = look(thread, listener, &mut stream, &mut ends) => looked,
         () = thread.last_chance() => return None,
     };
-    let sniffed = match sniffed {
-        Ok(sniffed) => sniffed,
+    let Ends { local, peer, .. } = ends;
+    let input = match looked {
+        Ok(input) => input,
         Err(error) => {
             tracing::debug!(%peer, %local, %error, "connection closed");
             return None;
         }
     };
-    let input = Input { destination, source: peer, sniffed };
     let Some(chain) = chain::choose(listener, &input).cloned() else {
         tracing::info!(%peer, %local, sniffed = ?input.sniffed, "no filter chain takes the connection");
-        refuse(thread, listener, &ends, &input);
+        refuse(thread, listener, &ends, &input, accepted.1);
         return None;
     };
     let terminated = terminate_tls(thread, stream, &chain, peer).await;
@@ -350,11 +356,13 @@ async fn establish(
     let connection = Rc::new(Connection {
         thread: thread.clone(),
         listener: listener.name.clone(),
-        original: ends.destination.original(local, application(thread, local)),
+        // What a proxy says of addresses opens no way to them.
+        original: ends.destination.original(accepted.0, application(thread, accepted.0)),
         destination: ends.destination,
         direction: listener.direction,
         local,
         peer,
+        through: (accepted.1 != peer).then(|| Box::new(accepted.1)),
         tls: info.map(Box::new),
         input,
         current: RefCell::new(Current { generation: None, chain: chain.clone() }),
@@ -368,6 +376,30 @@ async fn establish(
     Some(Established { connection, stream, chain, counted })
 }
 
+/// Takes from the first bytes who connects, and what the chain is chosen by.
+async fn look(
+    thread: &Thread,
+    listener: &Listener,
+    stream: &mut Prefixed,
+    ends: &mut Ends,
+) -> Result<Input, SniffError> {
+    let mut until = None;
+    if let Some(settings) = listener.proxy_protocol {
+        let deadline = *until.insert(sniff::deadline(listener));
+        let taken = proxy_protocol::take(settings, stream, deadline).await;
+        if let Some(name) = proxy_protocol::counter(&taken) {
+            thread.count(name);
+        }
+        if let Some(addresses) = taken?.and_then(|header| header.addresses) {
+            (ends.peer, ends.local) = (addresses.source, addresses.destination);
+        }
+    }
+    let destination = ends.destination.matched(ends.local);
+    let questions = Questions::of(listener, destination);
+    let sniffed = sniff::sniff(listener, questions, stream, until).await?;
+    Ok(Input { destination, source: ends.peer, sniffed })
+}
+
 /// Where the application is that an inbound connection is for: a captured one names it.
 fn application(thread: &Thread, local: SocketAddr) -> IpAddr {
     let settings = &thread.shared.settings;
@@ -375,7 +407,13 @@ fn application(thread: &Thread, local: SocketAddr) -> IpAddr {
 }
 
 /// Notes a connection that no filter chain takes.
-fn refuse(thread: &Thread, listener: &Listener, ends: &Ends, input: &Input) {
+fn refuse(
+    thread: &Thread,
+    listener: &Listener,
+    ends: &Ends,
+    input: &Input,
+    direct_peer: SocketAddr,
+) {
     match ends.destination {
         Destination::Outbound { .. } => {
             thread.count(&format!("listener.{}.no_filter_chain_match", listener.name));
@@ -386,7 +424,7 @@ fn refuse(thread: &Thread, listener: &Listener, ends: &Ends, input: &Input) {
         flags: ResponseFlags::NR,
         downstream_local: Some(ends.local),
         downstream_remote: Some(ends.peer),
-        downstream_direct_remote: Some(ends.peer),
+        downstream_direct_remote: Some(direct_peer),
         server_name: input.sniffed.server_name.as_deref(),
         ..Entry::new(SystemTime::now())
     };

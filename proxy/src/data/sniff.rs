@@ -13,6 +13,7 @@ use tokio::{
 use super::{
     chain::Questions,
     client_hello::{self, Parsed},
+    proxy_protocol::Version,
     stream::Prefixed,
 };
 use crate::config::listener::{Listener, TransportMatch};
@@ -23,6 +24,8 @@ const MOST: usize = 64 * 1024;
 const LONGEST_LINE: usize = 8 * 1024;
 /// Longest method.
 const LONGEST_METHOD: usize = 32;
+/// Where a listener waits without limit; such connections are as idle as any other.
+const LONG: Duration = Duration::from_secs(3_600);
 /// What an HTTP/2 client with prior knowledge sends first.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -55,12 +58,23 @@ pub enum SniffError {
     /// The client's TLS cannot be read.
     #[error("the ClientHello is malformed")]
     Malformed,
+    /// A proxy should have said who its client is.
+    #[error("the connection does not begin with the PROXY protocol's header")]
+    Unannounced,
+    /// A proxy says wrongly who its client is.
+    #[error("the PROXY protocol's header ({0:?}) cannot be used: {1}")]
+    Header(Version, &'static str),
     /// Reading failed.
     #[error("reading failed")]
     Io(#[source] io::Error),
 }
 
-/// Looks at the first bytes for what has to be known of them, within the listener's time.
+/// When looking at first bytes ends that begins now.
+pub fn deadline(listener: &Listener) -> Instant {
+    Instant::now() + listener.inspect_timeout.unwrap_or(LONG)
+}
+
+/// Looks at the first bytes for what has to be known of them, within the listener's time, or what is left of it.
 ///
 /// # Errors
 /// The connection must be closed, see [`SniffError`].
@@ -68,13 +82,14 @@ pub async fn sniff(
     listener: &Listener,
     questions: Questions,
     stream: &mut Prefixed,
+    until: Option<Instant>,
 ) -> Result<Sniffed, SniffError> {
     if questions == Questions::default() {
         return Ok(Sniffed::default());
     }
-    let deadline = listener.inspect_timeout.map(|limit| Instant::now() + limit);
+    let until = until.unwrap_or_else(|| deadline(listener));
     let mut buffer = BytesMut::with_capacity(1024);
-    let result = read_until_decided(questions, stream, &mut buffer, deadline).await;
+    let result = read_until_decided(questions, stream, &mut buffer, until).await;
     stream.unread(buffer.freeze());
     match result {
         Err(SniffError::TimedOut) if listener.continue_on_timeout => Ok(Sniffed::default()),
@@ -86,12 +101,11 @@ async fn read_until_decided(
     questions: Questions,
     stream: &mut Prefixed,
     buffer: &mut BytesMut,
-    deadline: Option<Instant>,
+    deadline: Instant,
 ) -> Result<Sniffed, SniffError> {
     loop {
         // Reading is cancel safe: what was read is in the buffer.
         let read = stream.read_buf(buffer);
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + LONG);
         let size = timeout_at(deadline, read)
             .await
             .map_err(|_| SniffError::TimedOut)?
@@ -109,9 +123,6 @@ async fn read_until_decided(
         }
     }
 }
-
-/// Where a listener waits without limit; such connections are as idle as any other.
-const LONG: Duration = Duration::from_secs(3_600);
 
 /// What the bytes so far allow to say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,7 +67,7 @@ fn entry(connection: &Connection, started: SystemTime) -> Entry<'_> {
     Entry {
         downstream_local: Some(connection.local),
         downstream_remote: Some(connection.peer),
-        downstream_direct_remote: Some(connection.peer),
+        downstream_direct_remote: Some(connection.direct_peer()),
         peer_uri_sans: connection.peer_names().unwrap_or_default(),
         local_uri_san: connection.tls.as_ref().and_then(|info| info.local_identity.as_deref()),
         server_name: connection.server_name(),

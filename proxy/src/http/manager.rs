@@ -229,7 +229,7 @@ fn authorize(rbac: &Rbac, mut record: Box<Record>, head: &Head) -> Step {
     let facts = rbac::Facts {
         head: Some(head),
         destination: (connection.local.ip(), connection.local.port()),
-        direct_remote: connection.peer.ip(),
+        direct_remote: connection.direct_peer().ip(),
         remote: record.remote.ip(),
         peer_names: connection.peer_names(),
         server_name: connection.server_name().unwrap_or_default(),

@@ -6,7 +6,7 @@ use weft_api::{
     names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND},
     xds::envoy::{
         config::{
-            core::v3::TrafficDirection as PbDirection,
+            core::v3::{TrafficDirection as PbDirection, proxy_protocol_config::Version},
             listener::v3::{
                 Filter, FilterChain as PbChain, FilterChainMatch as PbMatch,
                 Listener as PbListener, ListenerFilter, filter, listener_filter,
@@ -15,6 +15,7 @@ use weft_api::{
         extensions::filters::{
             listener::{
                 http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst,
+                proxy_protocol::v3::ProxyProtocol as PbProxyProtocol,
                 tls_inspector::v3::TlsInspector,
             },
             network::{
@@ -33,7 +34,8 @@ use super::{
 };
 use crate::{
     config::listener::{
-        FilterChain, FilterChainMatch, Listener, Terminal, TrafficDirection, TransportMatch,
+        FilterChain, FilterChainMatch, Listener, ProxyProtocol, Terminal, TrafficDirection,
+        TransportMatch,
     },
     settings::Ports,
 };
@@ -58,9 +60,9 @@ pub fn listener(context: &Context<'_>, listener: &PbListener) -> Result<Listener
         _ if listener.name == VIRTUAL_INBOUND => TrafficDirection::Inbound,
         _ => TrafficDirection::Outbound,
     };
-    let mut inspect = (false, false);
+    let mut looks = Looks::default();
     for (index, filter) in listener.listener_filters.iter().enumerate() {
-        inspector(context, filter, &mut inspect).at_index("listener_filters", index)?;
+        listener_filter(context, filter, &mut looks).at_index("listener_filters", index)?;
     }
     let chains = each(&listener.filter_chains, "filter_chains", |chain| {
         filter_chain(context, chain, direction).map(Arc::new)
@@ -78,8 +80,9 @@ pub fn listener(context: &Context<'_>, listener: &PbListener) -> Result<Listener
         name: context.intern(&listener.name),
         binds: binds(context, listener)?,
         direction,
-        inspect_tls: inspect.0,
-        inspect_http: inspect.1,
+        proxy_protocol: looks.proxy_protocol,
+        inspect_tls: looks.tls,
+        inspect_http: looks.http,
         inspect_timeout: timeout_or(
             listener.listener_filters_timeout.as_ref(),
             "listener_filters_timeout",
@@ -133,10 +136,18 @@ fn binds(context: &Context<'_>, listener: &PbListener) -> Result<Vec<SocketAddr>
     Ok(binds)
 }
 
-fn inspector(
+/// What first bytes are looked at for.
+#[derive(Default)]
+struct Looks {
+    proxy_protocol: Option<ProxyProtocol>,
+    tls: bool,
+    http: bool,
+}
+
+fn listener_filter(
     context: &Context<'_>,
     filter: &ListenerFilter,
-    inspect: &mut (bool, bool),
+    looks: &mut Looks,
 ) -> Result<(), Invalid> {
     // `filter_disabled` spares connections that no chain looks at; those are spared here anyway.
     let config = match &filter.config_type {
@@ -148,14 +159,35 @@ fn inspector(
     };
     if is::<OriginalDst>(config) && !context.standalone {
         // The kernel is asked of every captured connection.
+    } else if is::<PbProxyProtocol>(config) {
+        if looks.tls || looks.http || looks.proxy_protocol.is_some() {
+            return Err(Invalid::value(type_name(config), "once, before the inspectors"))
+                .at("typed_config");
+        }
+        looks.proxy_protocol = Some(proxy_protocol(&unpack(config).at("typed_config")?)?);
     } else if is::<TlsInspector>(config) {
-        inspect.0 = true;
+        looks.tls = true;
     } else if is::<HttpInspector>(config) {
-        inspect.1 = true;
+        looks.http = true;
     } else {
         return Err(Invalid::unsupported_value(type_name(config))).at("typed_config");
     }
     Ok(())
+}
+
+fn proxy_protocol(config: &PbProxyProtocol) -> Result<ProxyProtocol, Invalid> {
+    refuse_all(&[
+        (!config.rules.is_empty(), "rules"),
+        (config.pass_through_tlvs.is_some(), "pass_through_tlvs"),
+        (config.tlv_location != 0, "tlv_location"),
+    ])
+    .at("typed_config")?;
+    let taken = |version: Version| !config.disallowed_versions.contains(&(version as i32));
+    Ok(ProxyProtocol {
+        optional: config.allow_requests_without_proxy_protocol,
+        v1: taken(Version::V1),
+        v2: taken(Version::V2),
+    })
 }
 
 fn filter_chain(

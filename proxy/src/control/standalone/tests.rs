@@ -253,20 +253,50 @@ fn the_family_says_which_addresses_of_a_name_are_endpoints() {
     }
 }
 
+/// What is loaded, or the refusal, with these listener filters.
+fn with_listener_filters(filters: &[&str]) -> Result<(), String> {
+    let filters: Vec<_> = filters
+        .iter()
+        .map(|filter| {
+            format!(
+                "{{ name: f, typed_config: {{ '@type': t/envoy.extensions.filters.listener.{filter} }} }}"
+            )
+        })
+        .collect();
+    let filters = format!("listener_filters: [{}]\n    filter_chains:", filters.join(", "));
+    let text = bootstrap(&tcp("a"), STATIC).replace("filter_chains:", &filters);
+    Test::new().load(&text).map(drop)
+}
+
 #[test]
 fn listener_filters_that_cannot_be_done_are_refused() {
-    for (filter, name) in [("original_dst", "OriginalDst"), ("proxy_protocol", "ProxyProtocol")] {
-        let kind = format!("envoy.extensions.filters.listener.{filter}.v3.{name}");
-        let text = bootstrap(&tcp("a"), STATIC).replace(
-            "filter_chains:",
-            &format!(
-                "listener_filters: [ {{ name: f, typed_config: {{ '@type': t/{kind} }} }} ]\n    filter_chains:"
-            ),
-        );
-        let error = Test::new().load(&text).err();
+    let announced = "proxy_protocol.v3.ProxyProtocol";
+    let tls = "tls_inspector.v3.TlsInspector";
+    let with = |field: &str| format!("{announced}, {field}");
+    for fine in [
+        &[announced, tls][..],
+        &[&with("allow_requests_without_proxy_protocol: true, disallowed_versions: [V1]"), tls],
+        &[&with("stat_prefix: s")],
+    ] {
+        assert_eq!(with_listener_filters(fine), Ok(()));
+    }
+    let of = |name: &str| format!(": \"envoy.extensions.filters.listener.{name}\"");
+    let first = "once, before the inspectors";
+    for (filters, refused) in [
+        (
+            &["original_dst.v3.OriginalDst"][..],
+            of("original_dst.v3.OriginalDst") + " is not supported",
+        ),
+        (&[&with("rules: [{ tlv_type: 2 }]")], ".rules: not supported".to_owned()),
+        (&[&with("pass_through_tlvs: {}")], ".pass_through_tlvs: not supported".to_owned()),
+        (&[&with("tlv_location: FILTER_STATE")], ".tlv_location: not supported".to_owned()),
+        (&[tls, announced], format!("{} is not {first}", of(announced))),
+        (&[announced, announced], format!("{} is not {first}", of(announced))),
+    ] {
+        let at = filters.len() - 1;
         let wanted = format!(
-            "\"FOLDER/bootstrap.yaml\": static_resources.listeners[0].listener_filters[0].typed_config: \"{kind}\" is not supported"
+            "\"FOLDER/bootstrap.yaml\": static_resources.listeners[0].listener_filters[{at}].typed_config{refused}"
         );
-        assert_eq!(error, Some(wanted));
+        assert_eq!(with_listener_filters(filters), Err(wanted));
     }
 }

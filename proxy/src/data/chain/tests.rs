@@ -23,6 +23,7 @@ fn listener(chains: Vec<Arc<FilterChain>>, default_chain: Option<Arc<FilterChain
         name: "virtualInbound".into(),
         binds: Vec::new(),
         direction: TrafficDirection::Inbound,
+        proxy_protocol: None,
         inspect_tls: true,
         inspect_http: true,
         inspect_timeout: None,

@@ -140,6 +140,7 @@ pub fn listener(name: &str, chains: Vec<FilterChain>) -> Listener {
         name: name.into(),
         binds: Vec::new(),
         direction: TrafficDirection::Outbound,
+        proxy_protocol: None,
         inspect_tls: false,
         inspect_http: false,
         inspect_timeout: Some(Duration::from_secs(5)),

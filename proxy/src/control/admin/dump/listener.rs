@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{http, pruned, rbac, socket_address, timeout, tls};
 use crate::config::listener::{
-    FilterChain, FilterChainMatch, Listener, TcpProxy, Terminal, TransportMatch,
+    FilterChain, FilterChainMatch, Listener, ProxyProtocol, TcpProxy, Terminal, TransportMatch,
 };
 
 const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network.";
@@ -16,6 +16,9 @@ pub fn listener(listener: &Listener) -> Value {
     let address = binds.next();
     let additional: Vec<_> = binds.map(|address| json!({"address": address})).collect();
     let mut inspectors = Vec::new();
+    if let Some(settings) = listener.proxy_protocol {
+        inspectors.push(proxy_protocol(settings));
+    }
     if listener.inspect_tls {
         inspectors.push(json!({"name": "envoy.filters.listener.tls_inspector"}));
     }
@@ -38,6 +41,21 @@ pub fn listener(listener: &Listener) -> Value {
         value["bind_to_port"] = json!(false);
     }
     value
+}
+
+fn proxy_protocol(settings: ProxyProtocol) -> Value {
+    let disallowed: Vec<_> = [(settings.v1, "V1"), (settings.v2, "V2")]
+        .iter()
+        .filter_map(|(taken, version)| (!taken).then_some(*version))
+        .collect();
+    json!({
+        "name": "envoy.filters.listener.proxy_protocol",
+        "typed_config": pruned(json!({
+            "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+            "allow_requests_without_proxy_protocol": settings.optional,
+            "disallowed_versions": disallowed,
+        })),
+    })
 }
 
 fn filter_chain(chain: &FilterChain) -> Value {
