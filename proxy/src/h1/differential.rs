@@ -137,8 +137,27 @@ pub fn compare(bytes: &[u8], step: usize) {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
     use crate::h1::head::HeadError;
+
+    #[test]
+    fn what_the_fuzzer_found_is_seen_alike() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/http1");
+        let files = fs::read_dir(folder).unwrap();
+        let inputs: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+        assert!(!inputs.is_empty());
+        for input in inputs {
+            let Some((step, bytes)) = input.split_first() else { continue };
+            for step in [usize::from(*step), 1, bytes.len()] {
+                compare(bytes, step);
+            }
+            for cut in (0..bytes.len()).step_by(1 + bytes.len() / 16) {
+                compare(&bytes[..cut], usize::from(*step));
+            }
+        }
+    }
 
     #[test]
     fn what_we_refuse_beyond_hyper_is_known() {
