@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    h1::wire::Source,
     http::downstream::ServerIo,
     http2,
     net::{
@@ -69,6 +70,15 @@ impl Prefixed {
     }
 }
 
+impl Source for Prefixed {
+    fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        match &self.transport {
+            Transport::Tcp(tcp) if self.prefix.is_empty() => tcp.poll_read_ready(cx).is_pending(),
+            _ => false,
+        }
+    }
+}
+
 impl AsyncRead for Prefixed {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -93,6 +103,15 @@ pub enum Stream {
     Plain(Prefixed),
     /// TLS, terminated.
     Tls(Box<ServerStream<Prefixed>>),
+}
+
+impl Source for Stream {
+    fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Plain(plain) => plain.is_silent(cx),
+            Self::Tls(tls) => tls.is_drained() && tls.get_ref().0.is_silent(cx),
+        }
+    }
 }
 
 reads!(Stream { Self::Plain(io) => io, Self::Tls(io) => io });

@@ -393,21 +393,22 @@ fn client_certificate_element(manager: &HttpConnectionManager, info: &PeerInfo) 
 fn request_id() -> HeaderValue {
     let bits = fastrand::u128(..);
     let bits = (bits & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let mut digits = [0; 32];
+    for (byte, pair) in bits.to_be_bytes().into_iter().zip(digits.as_chunks_mut::<2>().0) {
+        *pair = [hex(byte >> 4), hex(byte & 0xf)];
+    }
     let mut text = [b'-'; 36];
-    // Where the two digits of each byte are.
-    let places = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-    for (byte, place) in bits.to_be_bytes().into_iter().zip(places) {
-        if let Some([high, low]) = text.get_mut(place..place + 2) {
-            *high = hex(byte >> 4);
-            *low = hex(byte & 0xf);
-        }
+    for (to, from) in
+        [(0..8, 0..8), (9..13, 8..12), (14..18, 12..16), (19..23, 16..20), (24..36, 20..32)]
+    {
+        text[to].copy_from_slice(&digits[from]);
     }
     HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
 }
 
 /// A number below 16.
 fn hex(digit: u8) -> u8 {
-    if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
+    b"0123456789abcdef"[usize::from(digit & 0xf)]
 }
 
 #[cfg(test)]

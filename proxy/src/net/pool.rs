@@ -123,7 +123,8 @@ pub struct Pool {
     connector: Connector,
     /// The cluster's newest version.
     cluster: RefCell<Arc<Cluster>>,
-    idle: RefCell<Vec<http1::Idle>>,
+    #[expect(clippy::vec_box, reason = "they change hands several times with each request")]
+    idle: RefCell<Vec<Box<http1::Idle>>>,
     streams: RefCell<Vec<Rc<http2::Shared>>>,
     /// Wakes the task that looks at idle HTTP/1 connections when their endpoints say something.
     listener: RefCell<Option<Waker>>,
@@ -212,7 +213,7 @@ impl Pool {
         }
     }
 
-    fn pop_idle(&self) -> Option<http1::Idle> {
+    fn pop_idle(&self) -> Option<Box<http1::Idle>> {
         self.idle.borrow_mut().pop()
     }
 
@@ -325,7 +326,7 @@ impl Pool {
     }
 
     /// A connection is free again.
-    fn put(self: &Rc<Self>, mut idle: http1::Idle) {
+    fn put(self: &Rc<Self>, mut idle: Box<http1::Idle>) {
         if self.has_waiter() {
             let waiter = self.waiters.borrow_mut().pop_front();
             if let Some(waiter) = waiter {

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{data::stream::Stream, net::unread};
+use crate::{data::stream::Stream, h1::wire::Source, net::unread};
 
 /// How long a client that may still be sending is listened to after the last of what it gets.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -43,6 +43,12 @@ impl ServerIo {
         if let Stream::Tls(tls) = &mut self.stream {
             tls.ends_with_next_write();
         }
+    }
+}
+
+impl Source for ServerIo {
+    fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        self.prefix.is_empty() && self.stream.is_silent(cx)
     }
 }
 

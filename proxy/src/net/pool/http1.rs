@@ -19,11 +19,11 @@ use super::{
 };
 use crate::{
     config::cluster::Cluster,
-    h1::wire::Incoming,
+    h1::wire::{Incoming, Source},
     net::{clock, cluster::count},
 };
 
-/// A connection without a request.
+/// A connection without a request. Boxed wherever it goes: it changes hands several times with each request.
 #[derive(Debug)]
 pub struct Idle {
     pub(super) io: UpstreamIo,
@@ -37,9 +37,9 @@ pub struct Idle {
 
 impl Idle {
     /// A new connection, which is of the pool from now on.
-    pub fn new(pool: &Rc<Pool>, connection: Connection) -> Self {
+    pub fn new(pool: &Rc<Pool>, connection: Connection) -> Box<Self> {
         let now = Instant::now();
-        Self {
+        Box::new(Self {
             io: connection.io,
             incoming: Incoming::default(),
             info: connection.info,
@@ -47,7 +47,7 @@ impl Idle {
             born: now,
             since: now,
             _member: Member::join(pool),
-        }
+        })
     }
 
     /// Whether it was idle, or has lived, for too long.
@@ -80,12 +80,12 @@ impl Drop for Idle {
 /// A connection for one request; it goes back to its pool when it was not used.
 #[derive(Debug)]
 pub struct Lease {
-    idle: Option<Idle>,
+    idle: Option<Box<Idle>>,
     pool: Weak<Pool>,
 }
 
 impl Lease {
-    pub fn new(idle: Idle, pool: &Rc<Pool>) -> Self {
+    pub fn new(idle: Box<Idle>, pool: &Rc<Pool>) -> Self {
         Self { idle: Some(idle), pool: Rc::downgrade(pool) }
     }
 
@@ -109,7 +109,7 @@ impl Drop for Lease {
 /// A connection with a request. Dropped before the response is complete it is closed.
 #[derive(Debug)]
 pub struct Busy {
-    pub(super) idle: Idle,
+    pub(super) idle: Box<Idle>,
     /// It had served requests before.
     pub(super) reused: bool,
     pool: Weak<Pool>,
@@ -134,7 +134,7 @@ impl Busy {
 /// With `care` the socket itself is asked, which knows of an end that the runtime has not heard of yet: for requests that
 /// cannot simply be repeated.
 pub async fn revive(
-    mut idle: Idle,
+    mut idle: Box<Idle>,
     pool: &Rc<Pool>,
     cluster: &Cluster,
     care: bool,

@@ -14,10 +14,13 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::net::{
-    cluster::{ClusterState, EndpointState, Permit, count},
-    through::{reads, writes},
-    tls::ClientStream,
+use crate::{
+    h1::wire::Source,
+    net::{
+        cluster::{ClusterState, EndpointState, Permit, count},
+        through::{reads, writes},
+        tls::ClientStream,
+    },
 };
 
 /// A connection's place in the counts, given back when its bytes end.
@@ -152,18 +155,20 @@ impl UpstreamIo {
         }
     }
 
-    /// Whether the runtime has heard nothing of the socket since it was last read empty. No system call.
-    pub fn is_silent(&self, cx: &mut Context<'_>) -> bool {
-        let io = match self {
-            Self::Plain(io) => io,
-            Self::Tls(stream) => stream.get_ref().0,
-        };
-        io.tcp.poll_read_ready(cx).is_pending()
-    }
-
     /// Whether what comes over the socket is not all for the reader.
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
+    }
+}
+
+impl Source for UpstreamIo {
+    fn is_silent(&self, cx: &mut Context<'_>) -> bool {
+        let io = match self {
+            Self::Plain(io) => io,
+            Self::Tls(stream) if stream.is_drained() => stream.get_ref().0,
+            Self::Tls(_) => return false,
+        };
+        io.tcp.poll_read_ready(cx).is_pending()
     }
 }
 

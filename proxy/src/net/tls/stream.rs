@@ -117,6 +117,12 @@ enum Until {
 }
 
 impl<IO, C: Connection> TlsStream<IO, C> {
+    /// Whether nothing is to be had without a read of what carries the records.
+    pub fn is_drained(&self) -> bool {
+        let idle = self.plain.is_empty() && !self.unread && !self.blocked;
+        idle && !self.ended && !self.broken
+    }
+
     /// A connection before its handshake.
     pub fn new(io: IO, connection: C) -> Self {
         Self {
