@@ -17,6 +17,7 @@ use crate::{
     shared::{Lifecycle, Shared},
 };
 
+pub mod bell;
 pub mod bind;
 #[cfg(test)]
 mod captured;

@@ -19,7 +19,7 @@ use crate::{
     net::{
         through::{reads, writes},
         tls::ServerStream,
-        unread,
+        unread::Unread,
     },
 };
 
@@ -50,23 +50,19 @@ writes!(Transport { Self::Tcp(io) => io, Self::Tunnel(io) => io });
 /// A transport, and bytes read from it that nobody has taken yet.
 #[derive(Debug)]
 pub struct Prefixed {
-    prefix: Bytes,
+    prefix: Unread,
     transport: Transport,
 }
 
 impl Prefixed {
     /// Nothing was read yet.
     pub fn new(transport: Transport) -> Self {
-        Self { prefix: Bytes::new(), transport }
+        Self { prefix: Unread::default(), transport }
     }
 
     /// Puts bytes back before everything else.
     pub fn unread(&mut self, bytes: Bytes) {
-        if self.prefix.is_empty() {
-            self.prefix = bytes;
-        } else {
-            self.prefix = [bytes, std::mem::take(&mut self.prefix)].concat().into();
-        }
+        self.prefix.put(bytes);
     }
 }
 
@@ -87,7 +83,7 @@ impl AsyncRead for Prefixed {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.prefix.is_empty() {
-            unread::give(&mut this.prefix, buf);
+            this.prefix.give(buf);
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut this.transport).poll_read(cx, buf)

@@ -14,7 +14,10 @@ use arc_swap::{ArcSwap, Cache};
 use foldhash::HashMap;
 use tokio::sync::{Notify, watch};
 
-use super::counters::{HttpCounters, ListenerCounters, RateLimitCounters, RbacCounters};
+use super::{
+    bell::Bell,
+    counters::{HttpCounters, ListenerCounters, RateLimitCounters, RbacCounters},
+};
 use crate::{
     config::ProxyConfig,
     http::{head::names, telemetry::Handles},
@@ -49,6 +52,8 @@ pub struct Thread {
     http: ByPrefix<HttpCounters>,
     rbac: ByPrefix<RbacCounters>,
     rate_limits: ByPrefix<RateLimitCounters>,
+    /// Tells connections of the lifecycle.
+    pub bell: Rc<Bell>,
     connections: Cell<usize>,
     idle: Notify,
 }
@@ -63,8 +68,10 @@ impl std::fmt::Debug for ConfigCache {
 }
 
 impl Thread {
-    /// A thread without connections; to be called in its runtime.
+    /// A thread without connections; to be called in its runtime, which can have tasks of the thread alone.
     pub fn new(index: usize, shared: Arc<Shared>) -> Rc<Self> {
+        let bell = Rc::new(Bell::default());
+        tokio::task::spawn_local(bell.clone().follow(shared.lifecycle.clone()));
         let own = OwnMetadata::new(&shared.node);
         Rc::new(Self {
             index,
@@ -78,6 +85,7 @@ impl Thread {
             http: RefCell::default(),
             rbac: RefCell::default(),
             rate_limits: RefCell::default(),
+            bell,
             connections: Cell::new(0),
             idle: Notify::new(),
         })

@@ -9,21 +9,22 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::BytesMut;
 use tokio::{
     io::AsyncReadExt,
-    sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, Sleep, sleep_until, timeout},
 };
 
 use super::manager::Closed;
 use crate::{
     config::http::{CodecType, HttpConnectionManager},
-    data::{connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE},
+    data::{
+        bell::Place, connection::Connection, sniff::Sniffed, stream::Stream, thread::LAST_CHANCE,
+    },
     net::{
         clock::{self, now_ms},
         tls::PeerInfo,
@@ -205,7 +206,7 @@ struct Driver {
     manager: Arc<HttpConnectionManager>,
     activity: Rc<Activity>,
     born: Instant,
-    lifecycle: watch::Receiver<Lifecycle>,
+    place: Place,
     /// What the connection knows of the process.
     told: Lifecycle,
     /// Since when it drains.
@@ -226,16 +227,6 @@ enum Verdict {
     Close,
 }
 
-/// Why the driver of an HTTP/1 connection goes on.
-enum Next {
-    /// The connection has.
-    Ended,
-    /// A time is waited for that comes before the next look at the timeouts.
-    Alarm(Instant),
-    /// Something happened.
-    Verdict(Verdict),
-}
-
 impl Driver {
     fn new(connection: Rc<Connection>, manager: Arc<HttpConnectionManager>) -> Self {
         let now = Instant::now();
@@ -245,13 +236,13 @@ impl Driver {
             changed: Cell::new(now),
             head_since: Cell::new(None),
         });
-        let lifecycle = connection.thread.lifecycle_changes();
+        let place = connection.thread.bell.place();
         Self {
             connection,
             manager,
             activity,
             born: now,
-            lifecycle,
+            place,
             told: Lifecycle::Running,
             draining: None,
         }
@@ -300,8 +291,8 @@ impl Driver {
 
     /// Waits for a reason to look at the connection. `drained`: it has been told to finish.
     async fn event(&mut self, drained: bool) -> Verdict {
-        let tick = self.next_tick(drained);
-        self.event_until(drained, tick).await
+        let mut timer = pin!(sleep_until(self.next_tick(drained)));
+        poll_fn(|cx| self.poll_event(drained, timer.as_mut(), cx)).await
     }
 
     /// When the timeouts are looked at next.
@@ -313,19 +304,34 @@ impl Driver {
         Instant::now() + tick
     }
 
-    /// The same, at the latest at `tick`.
-    async fn event_until(&mut self, drained: bool, tick: Instant) -> Verdict {
-        let inbound = self.connection.is_from_outside();
-        tokio::select! {
-            lifecycle = stopping(&mut self.lifecycle, self.told, inbound) => {
-                self.told = lifecycle;
-                match lifecycle {
-                    Lifecycle::Stopping => Verdict::Close,
-                    Lifecycle::Leaving => Verdict::Leave,
-                    Lifecycle::Running | Lifecycle::Draining => self.drain(drained),
-                }
+    /// The same, at the latest when the timer says.
+    fn poll_event(
+        &mut self,
+        drained: bool,
+        timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Verdict> {
+        let now = self.place.listen(cx);
+        if self.is_news(now) {
+            self.told = now;
+            return Poll::Ready(match now {
+                Lifecycle::Stopping => Verdict::Close,
+                Lifecycle::Leaving => Verdict::Leave,
+                Lifecycle::Running | Lifecycle::Draining => self.drain(drained),
+            });
+        }
+        timer.poll(cx).map(|()| self.check(drained))
+    }
+
+    /// Whether the process leaves, drains (each is told once), or stops. Who leaves says so on inbound connections only.
+    fn is_news(&self, now: Lifecycle) -> bool {
+        match now {
+            Lifecycle::Running => false,
+            Lifecycle::Leaving => {
+                self.told < Lifecycle::Leaving && self.connection.is_from_outside()
             }
-            () = tokio::time::sleep_until(tick) => self.check(drained),
+            Lifecycle::Draining => self.told < Lifecycle::Draining,
+            Lifecycle::Stopping => true,
         }
     }
 
@@ -335,86 +341,71 @@ impl Driver {
         self.check(drained)
     }
 
-    /// Runs the connection until something is to be done about it, at the latest at `tick`.
-    async fn next(&mut self, http: &mut Http1, drained: bool, tick: Instant) -> Next {
-        let changes = self.lifecycle.clone();
-        let mut event = pin!(self.event_until(drained, tick));
-        let mut listening: Option<Waker> = None;
-        poll_fn(|cx| {
-            let now = Instant::now();
-            match clock::turn(now, || http.poll(cx)) {
-                (Poll::Ready(()), _) => return Poll::Ready(Next::Ended),
-                // It may be taken back: then the timer, which stays, wakes the task in vain, once.
-                (Poll::Pending, Some(at)) if at < tick => return Poll::Ready(Next::Alarm(at)),
-                (Poll::Pending, _) => {}
-            }
-            // What happens rarely is not asked for with every request: who waits for it is woken, and then one of
-            // these has changed. A timer may be early by what it rounds.
-            let same = listening.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-            if same && now + TIMER < tick && !changes.has_changed().unwrap_or(true) {
-                return Poll::Pending;
-            }
-            let polled = event.as_mut().poll(cx).map(Next::Verdict);
-            if !same {
-                listening = Some(cx.waker().clone());
-            }
-            polled
-        })
-        .await
-    }
-
+    /// Serves an HTTP/1 connection to its end. All that is kept between turns is in one place: there may be many.
     async fn http1(&mut self, http: &mut Http1) {
         let mut drained = false;
-        let mut alarm: Option<Instant> = None;
-        loop {
-            let tick = self.next_tick(drained);
-            let tick = alarm.take().map_or(tick, |alarm| alarm.min(tick));
-            let verdict = match self.next(http, drained, tick).await {
-                Next::Ended => return,
-                Next::Alarm(at) => {
-                    alarm = Some(at);
-                    continue;
-                }
-                Next::Verdict(verdict) => verdict,
-            };
-            match verdict {
-                Verdict::Continue => {}
-                Verdict::Leave => http.leave(),
-                Verdict::Drain => {
-                    drained = true;
-                    http.finish();
-                }
-                Verdict::Close => return,
-                Verdict::HeadTimeout => {
-                    tracing::debug!(peer = %self.connection.peer, "no request in time");
-                    if self.activity.in_head_for().is_none() {
-                        return;
+        let mut tick = self.next_tick(drained);
+        let mut timer = pin!(sleep_until(tick));
+        // Who is woken by the timer and the lifecycle, and how that was then.
+        let mut listening: Option<(Waker, Lifecycle)> = None;
+        poll_fn(move |cx| {
+            loop {
+                let now = Instant::now();
+                match clock::turn(now, || http.poll(cx)) {
+                    (Poll::Ready(()), _) => return Poll::Ready(()),
+                    // It may be taken back: then the timer, which stays, wakes the task in vain, once.
+                    (Poll::Pending, Some(at)) if at < tick => {
+                        tick = at;
+                        timer.as_mut().reset(tick);
+                        listening = None;
                     }
-                    self.activity.head_ended();
-                    http.refuse(Refused::Timeout);
+                    (Poll::Pending, _) => {}
                 }
+                // What happens rarely is not asked for with every request: who waits for it is woken, and then one
+                // of these has changed. A timer may be early by what it rounds.
+                let lifecycle = self.connection.thread.bell.now();
+                if let Some((waker, then)) = &listening
+                    && waker.will_wake(cx.waker())
+                    && *then == lifecycle
+                    && now + TIMER < tick
+                {
+                    return Poll::Pending;
+                }
+                let Poll::Ready(verdict) = self.poll_event(drained, timer.as_mut(), cx) else {
+                    listening = Some((cx.waker().clone(), lifecycle));
+                    return Poll::Pending;
+                };
+                if self.obey(verdict, http, &mut drained) {
+                    return Poll::Ready(());
+                }
+                tick = self.next_tick(drained);
+                timer.as_mut().reset(tick);
+                listening = None;
+            }
+        })
+        .await;
+    }
+
+    /// Does what is wanted of an HTTP/1 connection; `true`: it ends at once.
+    fn obey(&self, verdict: Verdict, http: &mut Http1, drained: &mut bool) -> bool {
+        match verdict {
+            Verdict::Continue => {}
+            Verdict::Leave => http.leave(),
+            Verdict::Drain => {
+                *drained = true;
+                http.finish();
+            }
+            Verdict::Close => return true,
+            Verdict::HeadTimeout => {
+                tracing::debug!(peer = %self.connection.peer, "no request in time");
+                if self.activity.in_head_for().is_none() {
+                    return true;
+                }
+                self.activity.head_ended();
+                http.refuse(Refused::Timeout);
             }
         }
-    }
-}
-
-/// Waits for the process to leave, to drain (each once), or to stop. Who leaves says so on inbound connections only.
-async fn stopping(
-    lifecycle: &mut watch::Receiver<Lifecycle>,
-    told: Lifecycle,
-    inbound: bool,
-) -> Lifecycle {
-    let wanted = |now: &Lifecycle| match now {
-        Lifecycle::Running => false,
-        Lifecycle::Leaving => inbound && told < Lifecycle::Leaving,
-        Lifecycle::Draining => told < Lifecycle::Draining,
-        Lifecycle::Stopping => true,
-    };
-    let found = lifecycle.wait_for(wanted).await.map(|now| *now);
-    // Without a sender there is nothing to wait for: only tests end like this.
-    match found {
-        Ok(lifecycle) => lifecycle,
-        Err(_) => std::future::pending().await,
+        false
     }
 }
 

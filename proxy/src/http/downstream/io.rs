@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{data::stream::Stream, h1::wire::Source, net::unread};
+use crate::{data::stream::Stream, h1::wire::Source, net::unread::Unread};
 
 /// How long a client that may still be sending is listened to after the last of what it gets.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -24,18 +24,18 @@ pub const LINGER_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct ServerIo {
     stream: Stream,
-    prefix: Bytes,
+    prefix: Unread,
 }
 
 impl ServerIo {
     /// Nothing was read yet.
     pub fn new(stream: Stream) -> Self {
-        Self { stream, prefix: Bytes::new() }
+        Self { stream, prefix: Unread::default() }
     }
 
     /// Puts bytes back before everything else. Only what was just read.
     pub fn unread(&mut self, bytes: Bytes) {
-        self.prefix = bytes;
+        self.prefix.put(bytes);
     }
 
     /// What is written next is all that there is to write.
@@ -62,7 +62,7 @@ impl AsyncRead for ServerIo {
         if this.prefix.is_empty() {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         }
-        unread::give(&mut this.prefix, buf);
+        this.prefix.give(buf);
         Poll::Ready(Ok(()))
     }
 }

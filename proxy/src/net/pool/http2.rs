@@ -32,6 +32,8 @@ use crate::{
     net::upstreams::ErrorKind,
 };
 
+/// The largest frame that an endpoint may send: a large body's data come in few, each read and passed on as one.
+const FRAME: u32 = 64 * 1024;
 /// Largest header list of a response.
 const MAX_HEAD: u32 = 64 * 1024;
 /// Streams that we may have reset because of what the endpoint sent.
@@ -161,6 +163,7 @@ pub async fn handshake(
         .enable_push(false)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .max_send_buffer_size(SEND_BUFFER)
         .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .max_header_list_size(MAX_HEAD);

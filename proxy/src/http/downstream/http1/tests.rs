@@ -349,7 +349,7 @@ fn an_idle_connection_is_small() {
             + size_of::<super::Wire>()
             + size_of::<crate::data::connection::Connection>();
         assert!(
-            connection <= 1_792,
+            connection <= 896,
             "{connection} bytes, {} of them the driver",
             size_of::<super::Http1>()
         );
