@@ -9,8 +9,8 @@ use http::HeaderMap;
 
 /// Maps that a thread keeps.
 const KEPT: usize = 64;
-/// Fields that a map has room for at least, and at most if it is kept: others would hold memory for the few large messages.
-const ROOM: std::ops::RangeInclusive<usize> = 12..=24;
+/// Fields that a map has room for. Larger ones are made for the few messages that need them, and not kept.
+const ROOM: usize = 24;
 
 thread_local! {
     static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
@@ -18,13 +18,13 @@ thread_local! {
 
 /// An empty map with room for so many fields.
 pub fn take(fields: usize) -> HeaderMap {
-    let spare = SPARE.with_borrow_mut(|spare| spare.pop_if(|map| map.capacity() >= fields));
-    spare.unwrap_or_else(|| HeaderMap::with_capacity(fields.max(*ROOM.start())))
+    let spare = if fields <= ROOM { SPARE.with_borrow_mut(Vec::pop) } else { None };
+    spare.unwrap_or_else(|| HeaderMap::with_capacity(fields.max(ROOM)))
 }
 
 /// Gives a map back; what is in it is dropped.
 pub fn give(mut map: HeaderMap) {
-    if !ROOM.contains(&map.capacity()) {
+    if map.capacity() != ROOM {
         return;
     }
     map.clear();
@@ -52,9 +52,9 @@ mod tests {
         SPARE.with_borrow(|spare| assert_eq!(spare.len(), 1));
         assert!(take(40).capacity() >= 40);
         let map = take(1);
-        assert!(map.is_empty() && ROOM.contains(&map.capacity()));
+        assert!(map.is_empty() && map.capacity() == ROOM);
         SPARE.with_borrow(|spare| assert!(spare.is_empty()));
-        (0..2 * KEPT).for_each(|_| give(HeaderMap::with_capacity(12)));
+        (0..2 * KEPT).for_each(|_| give(HeaderMap::with_capacity(ROOM)));
         SPARE.with_borrow(|spare| assert_eq!(spare.len(), KEPT));
     }
 }

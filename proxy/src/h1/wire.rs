@@ -72,6 +72,17 @@ impl Incoming {
         polled
     }
 
+    /// Takes a head. What is as short as most is copied: the buffer serves others at once, while the head may be looked at
+    /// for as long as its message is under way.
+    pub fn take_head(&mut self, size: usize) -> Bytes {
+        if size > COPIED {
+            return self.bytes.split_to(size).freeze();
+        }
+        let head = self.bytes.get(..size).map(Bytes::copy_from_slice);
+        self.bytes.advance(size.min(self.bytes.len()));
+        head.unwrap_or_default()
+    }
+
     /// Sees to it that there is room, and says how much.
     fn make_room(&mut self) -> usize {
         let full = self.bytes.capacity() - self.bytes.len() < WORTHWHILE;
@@ -289,6 +300,19 @@ mod tests {
             }
             assert!(incoming.poll_fill(&mut ours, cx).is_pending());
             assert_eq!(incoming.bytes.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn a_short_head_leaves_the_buffer_to_others() {
+        for (size, shares) in [(10, false), (COPIED, false), (COPIED + 1, true)] {
+            let mut incoming = Incoming::default();
+            incoming.bytes.extend_from_slice(&vec![b'h'; size]);
+            incoming.bytes.extend_from_slice(b"body");
+            let address = incoming.bytes.as_ptr();
+            let head = incoming.take_head(size);
+            assert_eq!((head.len(), &incoming.bytes[..]), (size, &b"body"[..]));
+            assert_eq!(head.as_ptr() == address, shares, "{size}");
         }
     }
 

@@ -193,7 +193,7 @@ impl Http1 {
             if !wire.incoming.bytes.is_empty() {
                 match request::find(&mut self.scanner, &wire.incoming.bytes, self.limits) {
                     Ok(None) => self.activity.head_begins(),
-                    Ok(Some(end)) => break Ok(wire.incoming.bytes.split_to(end).freeze()),
+                    Ok(Some(end)) => break Ok(wire.incoming.take_head(end)),
                     Err(error) => break Err(error),
                 }
             }

@@ -134,7 +134,7 @@ impl Call {
             match found {
                 Ok(None) => {}
                 Ok(Some(end)) => {
-                    let head = incoming.bytes.split_to(end).freeze();
+                    let head = incoming.take_head(end);
                     match response::parse(&head, &self.method, LIMITS) {
                         Ok(head) => match self.take_head(head) {
                             Ok(Some(head)) => return Poll::Ready(Ok(head)),
