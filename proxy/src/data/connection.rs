@@ -6,6 +6,7 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::Rc,
@@ -284,11 +285,11 @@ enum Terminated {
 
 impl Serving {
     /// To its end.
-    async fn run(&mut self) {
-        match &mut self.terminal {
-            Terminated::Http(serving) => serving.run().await,
-            Terminated::Tcp(serving) => serving.await,
-        }
+    fn run(&mut self) -> impl Future<Output = ()> {
+        poll_fn(|cx| match &mut self.terminal {
+            Terminated::Http(serving) => serving.poll(cx),
+            Terminated::Tcp(serving) => serving.as_mut().poll(cx),
+        })
     }
 }
 

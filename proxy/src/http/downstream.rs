@@ -135,16 +135,16 @@ pub struct Serving {
 /// What a connection speaks. There may be tens of thousands of HTTP/1 connections: each has what it needs and no more.
 #[expect(clippy::large_enum_variant, reason = "the large one is what most are")]
 enum Spoken {
-    Http1(Driver, Http1),
+    Http1(Driver, Http1, Option<Watch>),
     Http2(Pin<Box<dyn Future<Output = ()>>>),
 }
 
 impl Serving {
-    /// To its end.
-    pub async fn run(&mut self) {
+    /// Runs it; ready at its end. No future of its own, since tasks have room in steps of 128 bytes.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.spoken {
-            Spoken::Http1(driver, http) => driver.http1(http).await,
-            Spoken::Http2(serving) => serving.await,
+            Spoken::Http1(driver, http, watch) => driver.poll_http1(http, watch, cx),
+            Spoken::Http2(serving) => serving.as_mut().poll(cx),
         }
     }
 }
@@ -167,7 +167,7 @@ pub async fn prepare(connection: Rc<Connection>, stream: Stream, codec: Codec) -
         Codec::Http1 | Codec::Unknown => {
             let (connection, activity) = (driver.connection.clone(), driver.activity.clone());
             let http = Http1::new(io, connection, activity, &driver.manager);
-            Spoken::Http1(driver, http)
+            Spoken::Http1(driver, http, None)
         }
     };
     Some(Serving { spoken, _counted: counted })
@@ -225,6 +225,29 @@ enum Verdict {
     HeadTimeout,
     /// At once.
     Close,
+}
+
+/// What an HTTP/1 connection's driver keeps between turns.
+struct Watch {
+    /// When the timeouts are looked at next.
+    tick: Instant,
+    timer: Pin<Box<Sleep>>,
+    /// Who is woken by the timer and the lifecycle, and how that was then.
+    listening: Option<(Waker, Lifecycle)>,
+    /// The connection has been told to finish.
+    drained: bool,
+}
+
+impl Watch {
+    fn until(tick: Instant) -> Self {
+        Self { tick, timer: Box::pin(sleep_until(tick)), listening: None, drained: false }
+    }
+
+    fn reset(&mut self, tick: Instant) {
+        self.tick = tick;
+        self.timer.as_mut().reset(tick);
+        self.listening = None;
+    }
 }
 
 impl Driver {
@@ -341,49 +364,42 @@ impl Driver {
         self.check(drained)
     }
 
-    /// Serves an HTTP/1 connection to its end. All that is kept between turns is in one place: there may be many.
-    async fn http1(&mut self, http: &mut Http1) {
-        let mut drained = false;
-        let mut tick = self.next_tick(drained);
-        let mut timer = pin!(sleep_until(tick));
-        // Who is woken by the timer and the lifecycle, and how that was then.
-        let mut listening: Option<(Waker, Lifecycle)> = None;
-        poll_fn(move |cx| {
-            loop {
-                let now = Instant::now();
-                match clock::turn(now, || http.poll(cx)) {
-                    (Poll::Ready(()), _) => return Poll::Ready(()),
-                    // It may be taken back: then the timer, which stays, wakes the task in vain, once.
-                    (Poll::Pending, Some(at)) if at < tick => {
-                        tick = at;
-                        timer.as_mut().reset(tick);
-                        listening = None;
-                    }
-                    (Poll::Pending, _) => {}
-                }
-                // What happens rarely is not asked for with every request: who waits for it is woken, and then one
-                // of these has changed. A timer may be early by what it rounds.
-                let lifecycle = self.connection.thread.bell.now();
-                if let Some((waker, then)) = &listening
-                    && waker.will_wake(cx.waker())
-                    && *then == lifecycle
-                    && now + TIMER < tick
-                {
-                    return Poll::Pending;
-                }
-                let Poll::Ready(verdict) = self.poll_event(drained, timer.as_mut(), cx) else {
-                    listening = Some((cx.waker().clone(), lifecycle));
-                    return Poll::Pending;
-                };
-                if self.obey(verdict, http, &mut drained) {
-                    return Poll::Ready(());
-                }
-                tick = self.next_tick(drained);
-                timer.as_mut().reset(tick);
-                listening = None;
+    /// Serves an HTTP/1 connection; ready at its end. `watch` is made by the first poll.
+    fn poll_http1(
+        &mut self,
+        http: &mut Http1,
+        watch: &mut Option<Watch>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let watch = watch.get_or_insert_with(|| Watch::until(self.next_tick(false)));
+        loop {
+            let now = Instant::now();
+            match clock::turn(now, || http.poll(cx)) {
+                (Poll::Ready(()), _) => return Poll::Ready(()),
+                // It may be taken back: then the timer, which stays, wakes the task in vain, once.
+                (Poll::Pending, Some(at)) if at < watch.tick => watch.reset(at),
+                (Poll::Pending, _) => {}
             }
-        })
-        .await;
+            // What happens rarely is not asked for with every request: who waits for it is woken, and then one of these
+            // has changed. A timer may be early by what it rounds.
+            let lifecycle = self.connection.thread.bell.now();
+            if let Some((waker, then)) = &watch.listening
+                && waker.will_wake(cx.waker())
+                && *then == lifecycle
+                && now + TIMER < watch.tick
+            {
+                return Poll::Pending;
+            }
+            let Poll::Ready(verdict) = self.poll_event(watch.drained, watch.timer.as_mut(), cx)
+            else {
+                watch.listening = Some((cx.waker().clone(), lifecycle));
+                return Poll::Pending;
+            };
+            if self.obey(verdict, http, &mut watch.drained) {
+                return Poll::Ready(());
+            }
+            watch.reset(self.next_tick(watch.drained));
+        }
     }
 
     /// Does what is wanted of an HTTP/1 connection; `true`: it ends at once.

@@ -39,8 +39,10 @@ use crate::{
 const FILE_CHECK: Duration = Duration::from_secs(10);
 /// Sessions that a client configuration keeps.
 const CLIENT_SESSIONS: usize = 64;
-/// Tickets for a client: one for the connection after this, and one more for a client that opens several at once.
-const TICKETS: usize = 2;
+/// Tickets for a client: one for the connection after this, and one more where it may be a browser, which opens several at
+/// once. Workloads show certificates; their proxies open connections as they need them.
+const TICKETS: usize = 1;
+const TICKETS_WITHOUT_CERTIFICATE: usize = 2;
 
 /// A data thread's TLS configurations.
 #[derive(Debug)]
@@ -257,7 +259,8 @@ impl TlsContexts {
             let trust = tls.trust.as_ref().map(|trust| roots(trust, identity)).transpose()?;
             let key = ticket_scope(&leaf, trust.as_deref());
             config.ticketer = tickets(key).map_err(TlsError::Settings)?;
-            config.send_tls13_tickets = TICKETS;
+            config.send_tls13_tickets =
+                if tls.require_client_certificate { TICKETS } else { TICKETS_WITHOUT_CERTIFICATE };
         }
         Ok(ServerTls {
             config: Arc::new(config),

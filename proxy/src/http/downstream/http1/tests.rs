@@ -345,13 +345,15 @@ fn an_idle_connection_is_small() {
             address,
             crate::data::destination::Destination::HttpProxy,
         );
-        let connection = size_of_val(&serving)
-            + size_of::<super::Wire>()
-            + size_of::<crate::data::connection::Connection>();
-        assert!(
-            connection <= 896,
-            "{connection} bytes, {} of them the driver",
-            size_of::<super::Http1>()
-        );
+        let parts = [
+            size_of::<crate::http::downstream::Serving>(),
+            size_of::<tokio::time::Sleep>(),
+            size_of::<super::Wire>(),
+            size_of::<crate::data::connection::Connection>(),
+        ];
+        let task = size_of_val(&serving);
+        // With what the runtime adds, and its alignment, that is a task of 256 bytes.
+        assert!(task <= 144, "{task} bytes");
+        assert!(parts.iter().sum::<usize>() <= 1_000, "{parts:?}");
     });
 }
