@@ -83,6 +83,16 @@ impl Incoming {
         head.unwrap_or_default()
     }
 
+    /// Data that were taken, for somebody who may hold them for long: what is little beside the buffer that it is in is copied,
+    /// so that many small pieces under way do not hold many buffers.
+    pub fn detach(&self, data: Bytes) -> Bytes {
+        let little = match self.lent {
+            Some(Size::Large) => Size::Small.bytes(),
+            _ => Size::Small.bytes() / 32,
+        };
+        if data.len() < little { Bytes::copy_from_slice(&data) } else { data }
+    }
+
     /// Sees to it that there is room, and says how much.
     fn make_room(&mut self) -> usize {
         let full = self.bytes.capacity() - self.bytes.len() < WORTHWHILE;
@@ -313,6 +323,22 @@ mod tests {
             let head = incoming.take_head(size);
             assert_eq!((head.len(), &incoming.bytes[..]), (size, &b"body"[..]));
             assert_eq!(head.as_ptr() == address, shares, "{size}");
+        }
+    }
+
+    #[test]
+    fn small_pieces_do_not_hold_their_buffers() {
+        for (lent, size, copied) in [
+            (Size::Small, 511, true),
+            (Size::Small, 512, false),
+            (Size::Large, 16 * 1024 - 1, true),
+            (Size::Large, 16 * 1024, false),
+        ] {
+            let incoming = Incoming { bytes: BytesMut::new(), size: lent, lent: Some(lent) };
+            let data = Bytes::from(vec![b'd'; size]);
+            let address = data.as_ptr();
+            let detached = incoming.detach(data.clone());
+            assert_eq!((detached.as_ptr() != address, &detached), (copied, &data), "{size}");
         }
     }
 

@@ -113,7 +113,9 @@ impl Wire {
                 self.wake(cx);
             }
             match part {
-                Part::Data(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Part::Data(data) => {
+                    return Poll::Ready(Some(Ok(Frame::data(self.incoming.detach(data)))));
+                }
                 Part::Trailers(trailers) => {
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }

@@ -299,6 +299,7 @@ impl Call {
             let idle = &mut self.busy.idle;
             match self.decoder.decode(&mut idle.incoming.bytes) {
                 Ok(Part::Data(data)) => {
+                    let data = idle.incoming.detach(data);
                     self.end_at_once();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
