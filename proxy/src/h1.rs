@@ -14,3 +14,5 @@ pub mod wire;
 
 #[cfg(test)]
 mod differential;
+#[cfg(test)]
+mod differential_response;
