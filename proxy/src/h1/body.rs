@@ -195,7 +195,9 @@ impl Decoder {
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (digits, mut rest) = line.split_at(digits);
         if self.lenient {
-            rest = rest.trim_ascii_start();
+            // Not what else is white: the end of a line somewhere else.
+            let padding = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+            rest = rest.get(padding..).unwrap_or_default();
         }
         if !(rest.is_empty() || rest.starts_with(b";")) || rest.iter().any(|byte| is_control(*byte))
         {

@@ -109,8 +109,11 @@ fn servers_may_pad_the_sizes_of_chunks() {
             assert_eq!(found.0, "abc");
         }
     }
-    let other = read(Decoder::response(Framing::Chunked), b"3 x\r\nabc\r\n0\r\n\r\n", 1);
-    assert_eq!(other, Err(BodyError::ChunkSize));
+    for bytes in ["3 x\r\nabc", "3\r ;x\r\nabc", "3 \r\r\nabc", "3\x0c\r\nabc", "3 \x0b;\r\nabc"] {
+        let bytes = format!("{bytes}\r\n0\r\n\r\n");
+        let other = read(Decoder::response(Framing::Chunked), bytes.as_bytes(), 1_000);
+        assert_eq!(other, Err(BodyError::ChunkSize), "{bytes:?}");
+    }
 }
 
 #[test]
