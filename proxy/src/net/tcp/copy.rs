@@ -220,3 +220,36 @@ where
     }
     end
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn much_is_read_at_once_only_while_the_other_side_keeps_up() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (mut client, mut from) = duplex(1 << 20);
+        let (mut to, mut server) = duplex(300_000);
+        let mut pump = Pump::new();
+        let sent: Vec<u8> = (0..400_000_u32).map(|n| (n % 251) as u8).collect();
+        client.write_all(&sent[..100_000]).await.unwrap();
+        assert!(pump.poll(cx, &mut from, &mut to).is_pending());
+        assert_eq!((pump.room, pump.held.capacity(), pump.total), (scratch::SIZE, 0, 100_000));
+        client.write_all(&sent[100_000..]).await.unwrap();
+        while pump.held.is_empty() {
+            assert!(pump.poll(cx, &mut from, &mut to).is_pending());
+        }
+        // What was read and not taken, and no more than that.
+        assert!(pump.held.len() <= scratch::SIZE && pump.room == SMALL, "{pump:?}");
+        client.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        let pumping = poll_fn(|cx| pump.poll(cx, &mut from, &mut to));
+        let (pumped, read) = tokio::join!(pumping, server.read_to_end(&mut received));
+        assert!(pumped.is_ok() && read.is_ok() && received == sent);
+        assert_eq!((pump.held.capacity(), pump.total), (0, 400_000));
+    }
+}
