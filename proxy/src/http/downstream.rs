@@ -1,7 +1,7 @@
 //! A client's HTTP connection: which HTTP is spoken, limits and timeouts, draining; each request goes to the
 //! `manager`.
 //!
-//! HTTP/1 is the proxy's own (`http1`); HTTP/2's frames are read and written by the `h2` crate (`http2`).
+//! HTTP/1 is the proxy's own (`http1`); so are HTTP/2's frames (`crate::http2`), whose requests `http2` handles.
 
 use std::{
     cell::Cell,

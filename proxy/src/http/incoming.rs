@@ -8,9 +8,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use ::http::HeaderMap;
 use bytes::Bytes;
-use h2::RecvStream;
 use http_body::{Body, Frame, SizeHint};
 
 use super::downstream::ServerIo;
@@ -169,11 +167,10 @@ impl ClientBody {
 
 impl ClientBody {
     /// What follows a head on a stream.
-    pub fn http2(stream: RecvStream, headers: &HeaderMap) -> Self {
-        if stream.is_end_stream() {
-            Self::Empty
-        } else {
-            Self::Http2(http2::Incoming::new(stream, headers))
+    pub fn http2(stream: Option<http2::RecvStream>) -> Self {
+        match stream {
+            None => Self::Empty,
+            Some(stream) => Self::Http2(http2::Incoming::new(stream)),
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
-use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
+
+use super::{Error, Reason, RecvStream};
 
 /// The body of a message. Dropped before its end, the stream is given up.
 #[derive(Debug)]
@@ -19,13 +19,13 @@ pub struct Incoming {
 
 impl Incoming {
     /// The body that follows a head.
-    pub fn new(stream: RecvStream, headers: &HeaderMap) -> Self {
-        Self { stream, left: content_length(headers), data_ended: false }
+    pub fn new(stream: RecvStream) -> Self {
+        Self { left: stream.length(), stream, data_ended: false }
     }
 
     /// Whether nothing follows any more.
     pub fn is_over(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.is_read()
     }
 
     /// What is known of the size of what follows.
@@ -37,21 +37,16 @@ impl Incoming {
         }
     }
 
-    /// The stream itself.
-    pub fn into_stream(self) -> RecvStream {
-        self.stream
-    }
-
     /// The next part; `None`: it is over.
     pub fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if !self.data_ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     // Its reader has room for it, or it would not ask.
-                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.stream.release(data.len());
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
@@ -67,11 +62,6 @@ impl Incoming {
 }
 
 /// `RST_STREAM` with `NO_ERROR` ends a message of which enough was sent (RFC 9113, 8.1).
-fn broken_off(error: h2::Error) -> Option<Result<Frame<Bytes>, h2::Error>> {
+fn broken_off(error: Error) -> Option<Result<Frame<Bytes>, Error>> {
     (error.reason() != Some(Reason::NO_ERROR)).then_some(Err(error))
-}
-
-/// What `content-length` says; `h2` has compared several.
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

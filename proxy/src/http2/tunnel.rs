@@ -7,9 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::{Reason, RecvStream, SendStream};
 use crate::net::unread;
 
 /// Most bytes that one write copies.
@@ -18,8 +18,9 @@ const CHUNK: usize = 16 * 1024;
 /// The bytes of a stream. Our direction ends with `poll_shutdown`; dropped before both ended, the stream is reset.
 #[derive(Debug)]
 pub struct Tunnel {
-    incoming: RecvStream,
-    outgoing: SendStream<Bytes>,
+    /// None: nothing comes.
+    incoming: Option<RecvStream>,
+    outgoing: SendStream,
     /// What was received and not yet read.
     read: Bytes,
     ended: bool,
@@ -27,24 +28,9 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Both directions of a stream after the heads.
-    pub fn new(incoming: RecvStream, outgoing: SendStream<Bytes>) -> Self {
+    pub fn new(incoming: Option<RecvStream>, outgoing: SendStream) -> Self {
         Self { incoming, outgoing, read: Bytes::new(), ended: false }
     }
-
-    fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        self.outgoing.poll_reset(cx).map(|reset| match reset {
-            Ok(reason) => of(h2::Error::from(reason)),
-            Err(error) => of(error),
-        })
-    }
-}
-
-fn of(error: h2::Error) -> io::Error {
-    if error.is_io() {
-        // It is one, as was just asked.
-        return error.into_io().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into());
-    }
-    io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
 
 impl AsyncRead for Tunnel {
@@ -54,20 +40,21 @@ impl AsyncRead for Tunnel {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(Ok(())) };
         while this.read.is_empty() {
-            match ready!(this.incoming.poll_data(cx)) {
+            match ready!(incoming.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(data)) => this.read = data,
                 Some(Err(error)) => {
                     return Poll::Ready(match error.reason() {
                         Some(Reason::NO_ERROR | Reason::CANCEL) => Ok(()),
-                        _ => Err(of(error)),
+                        _ => Err(error.into()),
                     });
                 }
             }
         }
         let size = unread::give(&mut this.read, buf);
-        let _ = this.incoming.flow_control().release_capacity(size);
+        incoming.release(size);
         Poll::Ready(Ok(()))
     }
 }
@@ -79,25 +66,17 @@ impl AsyncWrite for Tunnel {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if buf.is_empty() {
-            return Poll::Ready(Ok(0));
+        let size = buf.len().min(CHUNK);
+        let mut data = Bytes::copy_from_slice(&buf[..size]);
+        let sent = this.outgoing.poll_write(cx, &mut data, false)?;
+        match size - data.len() {
+            0 if sent.is_pending() => Poll::Pending,
+            size => Poll::Ready(Ok(size)),
         }
-        this.outgoing.reserve_capacity(buf.len().min(CHUNK));
-        while this.outgoing.capacity() == 0 {
-            match this.outgoing.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(of(error))),
-                Poll::Ready(None) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                Poll::Pending => return this.poll_reset(cx).map(Err),
-            }
-        }
-        let size = buf.len().min(CHUNK).min(this.outgoing.capacity());
-        let data = Bytes::copy_from_slice(buf.get(..size).unwrap_or_default());
-        Poll::Ready(this.outgoing.send_data(data, false).map(|()| size).map_err(of))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The connection writes of its own accord.
+        // The connection sends of its own accord.
         Poll::Ready(Ok(()))
     }
 
@@ -106,7 +85,6 @@ impl AsyncWrite for Tunnel {
         if std::mem::replace(&mut this.ended, true) {
             return Poll::Ready(Ok(()));
         }
-        this.outgoing.reserve_capacity(0);
-        Poll::Ready(this.outgoing.send_data(Bytes::new(), true).map_err(of))
+        Poll::Ready(this.outgoing.end().map_err(io::Error::from))
     }
 }

@@ -249,7 +249,10 @@ impl Pool {
             let made = connector.connect(&cluster, permit).await;
             let Some(pool) = pool.upgrade() else { return };
             let made = match made {
-                Ok(connection) => pool.join(connection, &cluster).await,
+                Ok(connection) => {
+                    pool.join(connection, &cluster);
+                    Ok(())
+                }
                 Err(failure) => Err(failure),
             };
             pool.connecting.set(pool.connecting.get().saturating_sub(1));
@@ -261,24 +264,19 @@ impl Pool {
     }
 
     /// Takes a new connection in.
-    async fn join(
-        self: &Rc<Self>,
-        connection: Connection,
-        cluster: &Cluster,
-    ) -> Result<(), ConnectFailure> {
+    fn join(self: &Rc<Self>, connection: Connection, cluster: &Cluster) {
         let http2 = match connection.info.alpn() {
             Some(b"h2" | b"istio-h2") => true,
             Some(b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0") => false,
             _ => self.connector.is_http2(),
         };
         if http2 {
-            http2::handshake(self, cluster, connection).await
+            http2::begin(self, cluster, connection);
         } else {
             if !self.listening.replace(true) {
                 tokio::task::spawn_local(http1::listen(Rc::downgrade(self)));
             }
             self.put(http1::Idle::new(self, connection));
-            Ok(())
         }
     }
 

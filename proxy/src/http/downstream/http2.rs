@@ -9,17 +9,12 @@ use std::{
     future::poll_fn,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use ::http::{HeaderValue, Method, Request, Response, header};
-use bytes::Bytes;
+use ::http::{HeaderValue, Method, Request, Response, header, request};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
-use h2::{
-    Reason, RecvStream,
-    server::{self, Handshake, SendResponse},
-};
 use http_body::Body;
 use tokio::sync::oneshot;
 
@@ -33,10 +28,7 @@ use crate::{
         response::Tracked,
         upgrade::OnUpgrade,
     },
-    http2::{
-        CONNECTION_WINDOW, Gathered, Outgoing, SEND_BUFFER, STREAM_WINDOW, SendError, Tunnel,
-        prepare,
-    },
+    http2::{self, Limits, Outgoing, Reason, RecvStream, SendError, SendStream, Tunnel, strip},
     net::clock::{self, millis, now_ms},
 };
 
@@ -58,9 +50,8 @@ type Handling = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Closed>>>>
 impl Driver {
     /// Serves an HTTP/2 connection to its end.
     pub async fn http2(mut self, io: ServerIo) {
-        let io = Gathered::new(io);
         let (connection, activity) = (self.connection.clone(), self.activity.clone());
-        let mut http = Http2::new(io.clone(), connection, activity, &self.manager);
+        let mut http = Http2::new(io, connection, activity, &self.manager);
         let mut drained = false;
         loop {
             let verdict = tokio::select! {
@@ -82,75 +73,56 @@ impl Driver {
                 Verdict::Close | Verdict::HeadTimeout => return,
             }
         }
-        drop(http);
-        Box::pin(linger(io)).await;
+        http.streams.clear();
+        Box::pin(linger(http.frames.io())).await;
     }
-}
-
-/// The connection's frames.
-enum Frames {
-    /// The client has not said yet that it speaks HTTP/2.
-    Handshake(Handshake<Gathered<ServerIo>, Bytes>),
-    Open(server::Connection<Gathered<ServerIo>, Bytes>),
 }
 
 /// A client's connection.
 struct Http2 {
-    frames: Frames,
-    io: Gathered<ServerIo>,
+    frames: http2::Connection<ServerIo>,
     streams: FuturesUnordered<Stream>,
     connection: Rc<Connection>,
     activity: Rc<Activity>,
     counters: Rc<HttpCounters>,
     patience: Rc<Patience>,
     inside: Inside,
-    /// No further requests.
-    finishing: bool,
 }
 
 impl Http2 {
     /// A connection of which nothing was read.
     fn new(
-        io: Gathered<ServerIo>,
+        io: ServerIo,
         connection: Rc<Connection>,
         activity: Rc<Activity>,
         manager: &HttpConnectionManager,
     ) -> Self {
-        let mut builder = server::Builder::new();
-        builder
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buffer_size(SEND_BUFFER)
-            .max_concurrent_streams(manager.max_concurrent_streams.unwrap_or(STREAMS))
-            .max_header_list_size(
-                u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX),
-            );
+        let limits = Limits {
+            streams: manager.max_concurrent_streams.unwrap_or(STREAMS),
+            head: manager.max_request_headers_bytes,
+        };
         let counters = connection.thread.http_counters(&manager.stat_prefix);
         Self {
-            frames: Frames::Handshake(builder.handshake(io.clone())),
-            io,
+            frames: http2::Connection::server(io, limits),
             streams: FuturesUnordered::new(),
             connection,
             activity,
             counters,
             patience: Rc::default(),
             inside: Inside::new(),
-            finishing: false,
         }
     }
 
     /// No further requests: what is under way is finished, and the client is told.
     fn finish(&mut self) {
-        self.finishing = true;
-        if let Frames::Open(frames) = &mut self.frames {
-            frames.graceful_shutdown();
-            self.inside.mark(Part::Frames);
-        }
+        self.frames.leave();
+        self.inside.mark(Part::Frames);
     }
 
     /// Runs the connection to its end. Anew after [`Self::finish`].
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.inside.enter(cx.waker());
+        self.frames.attend(self.inside.waker(Part::Frames));
         for round in 0..=ROUNDS {
             if round == ROUNDS {
                 self.send();
@@ -169,22 +141,23 @@ impl Http2 {
             {
                 return Poll::Ready(());
             }
-            if self.inside.is_quiet() && self.send() {
-                break;
+            if self.inside.is_quiet() {
+                self.send();
+                if self.inside.is_quiet() {
+                    break;
+                }
             }
         }
         self.inside.leave();
         Poll::Pending
     }
 
-    /// Sends what the turn has written. Whether that is all there is to do: when it fails, the frames are to hear of it.
-    fn send(&self) -> bool {
+    /// Sends what the turn has written. When that fails, the frames are to tell of it.
+    fn send(&mut self) {
         let mut cx = Context::from_waker(self.inside.waker(Part::Frames));
-        let failed = matches!(self.io.poll_send(&mut cx), Poll::Ready(Err(_)));
-        if failed {
+        if let Poll::Ready(Err(_)) = self.frames.poll_send(&mut cx) {
             self.inside.mark(Part::Frames);
         }
-        !failed
     }
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) {
@@ -195,53 +168,40 @@ impl Http2 {
         }
     }
 
-    /// Writes what there is and reads what comes. Ready when the connection is over.
+    /// Reads what comes. Ready when the connection is over.
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let frames = match &mut self.frames {
-                Frames::Open(frames) => frames,
-                Frames::Handshake(handshake) => {
-                    match ready!(Pin::new(handshake).poll(cx)) {
-                        Ok(frames) => self.frames = Frames::Open(frames),
-                        Err(error) => return self.ended(&error),
-                    }
-                    if self.finishing {
-                        self.finish();
-                    }
-                    continue;
-                }
-            };
-            match ready!(frames.poll_accept(cx)) {
-                Some(Ok((request, respond))) => self.accept(request, respond),
-                Some(Err(error)) => return self.ended(&error),
-                None => return Poll::Ready(()),
+        let polled = self.frames.poll(cx);
+        while let Some((head, respond, body)) = self.frames.next_request() {
+            self.accept(head, respond, body);
+        }
+        polled.map(|ended| {
+            let Err(error) = ended else { return };
+            tracing::debug!(peer = %self.connection.peer, %error, "HTTP/2 connection ended");
+            if error.is_violation() {
+                self.counters.protocol_error();
             }
-        }
-    }
-
-    fn ended(&self, error: &h2::Error) -> Poll<()> {
-        tracing::debug!(peer = %self.connection.peer, %error, "HTTP/2 connection ended");
-        if error.is_library() {
-            self.counters.protocol_error();
-        }
-        Poll::Ready(())
+        })
     }
 
     /// Begins a request.
-    fn accept(&mut self, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        let (parts, stream) = request.into_parts();
+    fn accept(
+        &mut self,
+        parts: request::Parts,
+        mut respond: SendStream,
+        stream: Option<RecvStream>,
+    ) {
         let (mut upgrade, mut taker) = (None, None);
         let body = if parts.method == Method::CONNECT {
             if parts.headers.contains_key(header::CONTENT_LENGTH) {
                 // A tunnel has no body (RFC 9110, 9.3.6).
-                return respond.send_reset(Reason::PROTOCOL_ERROR);
+                return respond.reset(Reason::PROTOCOL_ERROR);
             }
             let (sender, receiver) = oneshot::channel();
             upgrade = Some(OnUpgrade::new(receiver));
             taker = Some((sender, stream));
             ClientBody::Empty
         } else {
-            ClientBody::http2(stream, &parts.headers)
+            ClientBody::http2(stream)
         };
         let exchange = Exchange { upgrade, active: Active::new(&self.activity) };
         let request = Request::from_parts(parts, body);
@@ -254,11 +214,11 @@ impl Http2 {
 }
 
 /// Who takes over what the client sends into a tunnel.
-type Taker = (oneshot::Sender<stream::Tunnel>, RecvStream);
+type Taker = (oneshot::Sender<stream::Tunnel>, Option<RecvStream>);
 
 /// A request and its response.
 struct Stream {
-    respond: SendResponse<Bytes>,
+    respond: SendStream,
     state: State,
 }
 
@@ -287,7 +247,7 @@ impl Future for Stream {
                     let response = match handled {
                         Ok(response) => response,
                         Err(Closed) => {
-                            this.respond.send_reset(Reason::INTERNAL_ERROR);
+                            this.respond.reset(Reason::INTERNAL_ERROR);
                             return Poll::Ready(Err(Closed));
                         }
                     };
@@ -319,7 +279,7 @@ impl Future for Stream {
 
 /// Sends a response's head; its body, if there is more than that.
 fn begin(
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendStream,
     response: Response<Tracked>,
     taker: Option<Taker>,
 ) -> Option<Outgoing<Tracked>> {
@@ -333,22 +293,18 @@ fn begin(
         let size = || HeaderValue::from(size);
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
     }
-    prepare(&mut head.headers);
-    let outgoing = match respond.send_response(Response::from_parts(head, ()), ended) {
-        Ok(outgoing) => outgoing,
-        Err(error) => {
-            tracing::debug!(%error, "a response cannot be sent");
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            return None;
-        }
-    };
+    strip(&mut head.headers);
+    if let Err(error) = respond.respond(head.status, &head.headers, ended) {
+        tracing::debug!(%error, "a response cannot be sent");
+        return None;
+    }
     if let Some((sender, incoming)) = taker {
-        let tunnel = Box::new(Tunnel::new(incoming, outgoing));
+        let tunnel = Box::new(Tunnel::new(incoming, respond.clone()));
         // Who would have taken it over may be gone: then it is reset.
         let _ = sender.send(stream::Tunnel::Http2(tunnel));
         return None;
     }
-    (!ended).then(|| Outgoing::new(outgoing, body))
+    (!ended).then(|| Outgoing::new(respond.clone(), body))
 }
 
 /// With a client that makes work which it does not want (CVE-2023-44487).

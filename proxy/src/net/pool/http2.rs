@@ -5,45 +5,35 @@
 //! the endpoint ends it.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     fmt,
     pin::Pin,
     rc::{Rc, Weak},
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::{
-    Ping, PingPong,
-    client::{self, SendRequest},
-};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
-    ConnectFailure, Member, Pool,
+    Member, Pool,
     connect::{Connection, ConnectionInfo},
     io::UpstreamIo,
 };
 use crate::{
     config::cluster::Cluster,
-    http2::{CONNECTION_WINDOW, Gathered, SEND_BUFFER, STREAM_WINDOW},
-    net::upstreams::ErrorKind,
+    http2::{self, Limits},
 };
 
-/// The largest frame that an endpoint may send: a large body's data come in few, each read and passed on as one.
-const FRAME: u32 = 64 * 1024;
 /// Largest header list of a response.
-const MAX_HEAD: u32 = 64 * 1024;
-/// Streams that we may have reset because of what the endpoint sent.
-const MAX_LOCAL_RESETS: usize = 1024;
+const MAX_HEAD: usize = 64 * 1024;
 /// A PING must be answered in this time, at least.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that its streams share.
 pub struct Shared {
-    sender: RefCell<SendRequest<Bytes>>,
+    sender: http2::Sender,
     info: Arc<ConnectionInfo>,
     active: Cell<u32>,
     served: Cell<u32>,
@@ -84,9 +74,7 @@ impl Shared {
 
     /// Whether the endpoint takes requests: it has neither ended the connection nor said that it will.
     fn is_open(&self) -> bool {
-        // Requests are sent by clones of it: it has no stream that waits to be opened, and nobody waits for it.
-        let ready = self.sender.borrow_mut().poll_ready(&mut Context::from_waker(Waker::noop()));
-        !matches!(ready, Poll::Ready(Err(_)))
+        self.sender.is_open()
     }
 
     /// Whether there is room for one more request now.
@@ -126,9 +114,9 @@ impl Lease {
         &self.connection.info
     }
 
-    /// Sends requests, while the endpoint takes any.
-    pub(super) fn sender(&self) -> Option<SendRequest<Bytes>> {
-        self.connection.is_open().then(|| self.connection.sender.borrow().clone())
+    /// Begins requests.
+    pub(super) fn sender(&self) -> &http2::Sender {
+        &self.connection.sender
     }
 
     /// The endpoint does not answer any more.
@@ -153,35 +141,19 @@ impl Drop for Lease {
 }
 
 /// Speaks HTTP/2 on a new connection, and puts it into the pool.
-pub async fn handshake(
-    pool: &Rc<Pool>,
-    cluster: &Cluster,
-    connection: Connection,
-) -> Result<(), ConnectFailure> {
-    let mut builder = client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-        .max_header_list_size(MAX_HEAD);
-    let io = Gathered::new(connection.io);
-    let (sender, mut frames) = builder.handshake(io.clone()).await.map_err(|error| {
-        ConnectFailure { kind: ErrorKind::Connect, source: Some(Arc::new(error)) }
-    })?;
+pub fn begin(pool: &Rc<Pool>, cluster: &Cluster, connection: Connection) {
+    // It pushes nothing.
+    let limits = Limits { streams: 0, head: MAX_HEAD };
+    let (frames, sender) = http2::Connection::client(connection.io, limits);
     let health = Rc::new(Health {
         // Until the endpoint says what it allows, what its other connections allow is assumed.
         allowed: Cell::new(pool.allowed_streams.get()),
         lost: Cell::new(false),
     });
-    let keepalive = cluster
-        .http2_keepalive
-        .and_then(|interval| frames.ping_pong().map(|pings| Keepalive::new(pings, interval)));
+    let keepalive = cluster.http2_keepalive.map(Keepalive::new);
     let now = Instant::now();
     let shared = Rc::new(Shared {
-        sender: RefCell::new(sender),
+        sender,
         info: connection.info,
         active: Cell::new(0),
         served: Cell::new(0),
@@ -190,9 +162,8 @@ pub async fn handshake(
         idle_since: Cell::new(now),
     });
     let driver = Driver {
-        assumed: frames.max_concurrent_send_streams(),
+        assumed: frames.allowed(),
         frames,
-        io,
         keepalive,
         health,
         pool: Rc::downgrade(pool),
@@ -204,13 +175,11 @@ pub async fn handshake(
         }
     });
     pool.streams.borrow_mut().push(shared);
-    Ok(())
 }
 
 /// Reads and writes a connection's frames.
 struct Driver {
-    frames: client::Connection<Gathered<UpstreamIo>, Bytes>,
-    io: Gathered<UpstreamIo>,
+    frames: http2::Connection<UpstreamIo>,
     /// Streams at once before the endpoint has said how many.
     assumed: usize,
     keepalive: Option<Keepalive>,
@@ -220,22 +189,23 @@ struct Driver {
 }
 
 impl Future for Driver {
-    type Output = Result<(), h2::Error>;
+    type Output = Result<(), http2::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let mut polled = this.frames.poll(cx);
         if let Some(keepalive) = &mut this.keepalive
-            && keepalive.poll(cx).is_ready()
+            && keepalive.poll(&mut this.frames, cx).is_ready()
         {
             this.health.lost.set(true);
             return Poll::Ready(Ok(()));
         }
-        let mut polled = Pin::new(&mut this.frames).poll(cx);
-        if polled.is_pending() && matches!(this.io.poll_send(cx), Poll::Ready(Err(_))) {
-            // It finds the error, and tells the streams.
-            polled = Pin::new(&mut this.frames).poll(cx);
+        if polled.is_pending()
+            && let Poll::Ready(Err(error)) = this.frames.poll_send(cx)
+        {
+            polled = Poll::Ready(Err(error));
         }
-        let now = this.frames.max_concurrent_send_streams();
+        let now = this.frames.allowed();
         if now != this.assumed {
             this.assumed = now;
             this.health.allowed.set(now);
@@ -250,7 +220,6 @@ impl Future for Driver {
 
 /// Asks the endpoint now and then whether it is there.
 struct Keepalive {
-    pings: PingPong,
     interval: Duration,
     timer: Pin<Box<Sleep>>,
     /// It was asked.
@@ -258,25 +227,28 @@ struct Keepalive {
 }
 
 impl Keepalive {
-    fn new(pings: PingPong, interval: Duration) -> Self {
-        Self { pings, interval, timer: Box::pin(sleep(interval)), asked: false }
+    fn new(interval: Duration) -> Self {
+        Self { interval, timer: Box::pin(sleep(interval)), asked: false }
     }
 
     /// Ready when it has not answered in time.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(
+        &mut self,
+        frames: &mut http2::Connection<UpstreamIo>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        if self.asked && frames.was_answered() {
+            self.wait(false, self.interval);
+        }
         loop {
-            if self.asked && self.pings.poll_pong(cx).is_ready() {
-                // An error is the connection's end, of which the connection tells.
-                self.wait(false, self.interval);
-            }
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
             if self.asked {
                 return Poll::Ready(());
             }
-            let sent = self.pings.send_ping(Ping::opaque());
-            self.wait(sent.is_ok(), self.interval.max(PING_TIMEOUT));
+            frames.ask();
+            self.wait(true, self.interval.max(PING_TIMEOUT));
         }
     }
 

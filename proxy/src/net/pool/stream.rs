@@ -5,19 +5,17 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use h2::{Reason, SendStream, client::ResponseFuture};
-use http::{HeaderValue, Method, Request, Uri, Version, header, response, uri::Scheme};
+use http::{HeaderValue, Method, Request, Uri, Version, header, request, response, uri::Scheme};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{connect::ConnectionInfo, http2::Lease};
 use crate::{
-    http2::{Incoming, Outgoing, SendError, prepare},
+    http2::{self, By, Incoming, Outgoing, Reason, RecvStream, SendError, SendStream, strip},
     net::{
         body::RequestBody,
         upstreams::{BodyError, Cause, ErrorKind, UpstreamError},
@@ -28,7 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Exchange {
     upload: Upload,
-    response: ResponseFuture,
+    /// Until the head has come.
+    response: Option<RecvStream>,
     lease: Lease,
 }
 
@@ -40,18 +39,17 @@ impl Exchange {
     pub fn begin(lease: Lease, request: Request<RequestBody>) -> Result<Self, UpstreamError> {
         let unsent =
             UpstreamError { reused: lease.reused, ..UpstreamError::unsent(ErrorKind::Closed) };
-        let Some(mut sender) = lease.sender() else {
+        let sender = lease.sender();
+        if !sender.is_open() {
             return Err(unsent.with_body(request.into_body()));
-        };
+        }
         let (head, body) = for_http2(request);
         let ended = body.is_end_stream();
-        let sent = sender.send_request(head, ended).map_err(|error| UpstreamError {
-            source: Some(Arc::new(error)),
-            ..UpstreamError::unsent(ErrorKind::Protocol)
-        });
-        let (response, stream) = sent?;
-        let upload = if ended { Upload::Over } else { Upload::new(stream, body) };
-        Ok(Self { upload, response, lease })
+        let Some((stream, response)) = sender.request(&head, ended) else {
+            return Err(unsent.with_body(body));
+        };
+        let upload = stream.map_or(Upload::Over, |stream| Upload::new(stream, body));
+        Ok(Self { upload, response: Some(response), lease })
     }
 
     /// What is known of the connection.
@@ -76,19 +74,18 @@ impl Exchange {
                 ..UpstreamError::unsent(ErrorKind::RequestBody)
             }));
         }
-        let response = ready!(Pin::new(&mut self.response).poll(cx));
-        Poll::Ready(match response {
-            Ok(response) => {
-                let (parts, stream) = response.into_parts();
-                // The library takes this for part of a name; a client of HTTP/1 would not get HTTP/1 (RFC 9110, 5.6.2).
-                if parts.headers.keys().any(|name| name.as_str().contains('"')) {
-                    return Poll::Ready(Err(self.failed(Reason::PROTOCOL_ERROR.into())));
-                }
-                let body = Incoming::new(stream, &parts.headers);
-                Ok((parts, body))
+        let Some(response) = &mut self.response else { return Poll::Pending };
+        let head = ready!(response.poll_response(cx)).map_err(|error| self.failed(error));
+        Poll::Ready(head.and_then(|head| {
+            // `http` takes this for part of a name; a client of HTTP/1 would not get HTTP/1 (RFC 9110, 5.6.2).
+            if head.headers.keys().any(|name| name.as_str().contains('"')) {
+                return Err(self.failed(http2::Error::Reset(Reason::PROTOCOL_ERROR, By::Us)));
             }
-            Err(error) => Err(self.failed(error)),
-        })
+            let stream = self.response.take();
+            let stream = stream.ok_or_else(|| UpstreamError::unsent(ErrorKind::Protocol))?;
+            let body = Incoming::new(stream);
+            Ok((head, body))
+        }))
     }
 
     /// The response's body, with what is left of the request.
@@ -97,7 +94,7 @@ impl Exchange {
         StreamBody { upload, incoming, _lease: lease }
     }
 
-    fn failed(&self, error: h2::Error) -> UpstreamError {
+    fn failed(&self, error: http2::Error) -> UpstreamError {
         let (kind, sent) = classify(&error);
         let ended = !self.lease.is_lost() && ended(&error);
         UpstreamError {
@@ -161,7 +158,7 @@ enum Upload {
 }
 
 impl Upload {
-    fn new(stream: SendStream<Bytes>, body: RequestBody) -> Self {
+    fn new(stream: SendStream, body: RequestBody) -> Self {
         Self::Body(Box::new(Outgoing::new(stream, body)))
     }
 
@@ -187,7 +184,7 @@ impl Upload {
 }
 
 /// Absolute form without `Host`, and nothing that is of an HTTP/1 connection.
-fn for_http2(request: Request<RequestBody>) -> (Request<()>, RequestBody) {
+fn for_http2(request: Request<RequestBody>) -> (request::Parts, RequestBody) {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_2;
     let host = parts.headers.remove(header::HOST);
@@ -197,7 +194,7 @@ fn for_http2(request: Request<RequestBody>) -> (Request<()>, RequestBody) {
         let size = || HeaderValue::from(size);
         parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
     }
-    prepare(&mut parts.headers);
+    strip(&mut parts.headers);
     if parts.uri.authority().is_none()
         && let Some(authority) = host.and_then(|host| host.to_str().ok()?.parse().ok())
     {
@@ -207,26 +204,27 @@ fn for_http2(request: Request<RequestBody>) -> (Request<()>, RequestBody) {
         // Scheme, authority and path are all there: the parts make a URI.
         parts.uri = Uri::from_parts(uri).unwrap_or_default();
     }
-    (Request::from_parts(parts, ()), body)
+    (parts, body)
 }
 
 /// What an error means, and whether something of the request may have reached the application.
-fn classify(error: &h2::Error) -> (ErrorKind, bool) {
-    if error.reason() == Some(Reason::REFUSED_STREAM) {
-        return (ErrorKind::Refused, false);
-    }
-    if error.is_remote() && error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) {
+fn classify(error: &http2::Error) -> (ErrorKind, bool) {
+    match *error {
+        http2::Error::Reset(Reason::REFUSED_STREAM, _) => (ErrorKind::Refused, false),
         // The endpoint's GOAWAY names the last stream that it processed; this one came after it.
-        return (ErrorKind::Refused, false);
+        http2::Error::GoAway(Reason::NO_ERROR, By::Peer) => (ErrorKind::Refused, false),
+        http2::Error::Reset(_, By::Peer) | http2::Error::GoAway(_, By::Peer) => {
+            (ErrorKind::RemoteReset, true)
+        }
+        http2::Error::Reset(_, By::Us) | http2::Error::GoAway(_, By::Us) => {
+            (ErrorKind::Protocol, true)
+        }
+        http2::Error::Io(_) => (ErrorKind::Closed, true),
     }
-    if error.is_remote() && (error.is_reset() || error.is_go_away()) {
-        return (ErrorKind::RemoteReset, true);
-    }
-    (if error.is_io() { ErrorKind::Closed } else { ErrorKind::Protocol }, true)
 }
 
 /// Whether the connection ended without a reset.
-fn ended(error: &h2::Error) -> bool {
-    let kind = error.get_io().map(io::Error::kind);
+fn ended(error: &http2::Error) -> bool {
+    let kind = error.io();
     matches!(kind, Some(io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof))
 }

@@ -1,0 +1,156 @@
+//! What we say on streams.
+
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, Method, StatusCode, request};
+
+use super::{Core, Stream, register};
+use crate::http2::{By, Error, Reason, frame, head, hpack::Encoder};
+
+impl Core {
+    /// Streams that wait for the connection may try again, the one that has waited longest first.
+    pub(super) fn wake_waiting(&mut self) {
+        if self.waiting.is_empty() || self.window <= 0 || self.is_full() {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.sort_unstable();
+        for (_, key) in waiting.drain(..) {
+            let stream = self.streams.get(key);
+            stream.waits = false;
+            stream.wake_writer();
+        }
+        self.waiting = waiting;
+    }
+
+    /// Begins a request, on a stream that the caller holds. Answers none when that cannot be now.
+    pub fn request(&mut self, head: &request::Parts, ends: bool) -> Option<u32> {
+        if !self.is_open() || self.streams.open() >= self.peer.streams {
+            return None;
+        }
+        let id = self.next;
+        self.next += 2;
+        let mut stream = Stream::new(id, self.peer.window.into());
+        stream.bodiless = head.method == Method::HEAD;
+        stream.sending = !ends;
+        self.put_headers(id, ends, |encoder, out| head::put_request(encoder, out, head));
+        Some(self.streams.insert(stream))
+    }
+
+    pub(super) fn put_headers(
+        &mut self,
+        id: u32,
+        ends: bool,
+        write: impl FnOnce(&mut Encoder, &mut Vec<u8>),
+    ) {
+        self.out();
+        let (out, encoder) = (&mut self.out, &mut self.encoder);
+        frame::headers(out, id, ends, self.peer.frame, |out| write(encoder, out));
+    }
+
+    /// The stream, while we may send on it.
+    fn sendable(&mut self, key: u32) -> Result<&mut Stream, Error> {
+        let stream = self.streams.get(key);
+        match &stream.error {
+            Some(error) => Err(error.clone()),
+            None if !stream.sending => Err(Error::Reset(Reason::STREAM_CLOSED, By::Us)),
+            None => Ok(stream),
+        }
+    }
+
+    /// Sends a response's head.
+    pub fn respond(
+        &mut self,
+        key: u32,
+        status: StatusCode,
+        headers: &HeaderMap,
+        ends: bool,
+    ) -> Result<(), Error> {
+        let id = self.sendable(key)?.id;
+        let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
+            head::put_response(encoder, out, status, headers);
+        };
+        self.put_headers(id, ends, write);
+        self.sent(key, ends);
+        Ok(())
+    }
+
+    /// Sends what follows a body.
+    pub fn send_trailers(&mut self, key: u32, trailers: &HeaderMap) -> Result<(), Error> {
+        let id = self.sendable(key)?.id;
+        let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
+            head::put_trailers(encoder, out, trailers);
+        };
+        self.put_headers(id, true, write);
+        self.sent(key, true);
+        Ok(())
+    }
+
+    /// Sends a part of a body as far as there is room, and takes what was sent off it. Ready when all of it was.
+    pub fn poll_write(
+        &mut self,
+        key: u32,
+        cx: &mut Context<'_>,
+        data: &mut Bytes,
+        last: bool,
+    ) -> Poll<Result<(), Error>> {
+        loop {
+            let (window, is_full) = (self.window, self.is_full());
+            let stream = self.sendable(key)?;
+            if data.is_empty() && !last {
+                return Poll::Ready(Ok(()));
+            }
+            let most =
+                if is_full { 0 } else { window.min(stream.window).clamp(0, frame::MOST as i64) };
+            let size = data.len().min(most as usize);
+            if size == 0 && !data.is_empty() {
+                register(&mut stream.writer, cx);
+                if stream.window > 0 {
+                    self.wait(key);
+                }
+                return Poll::Pending;
+            }
+            stream.window -= size as i64;
+            stream.order = None;
+            let id = stream.id;
+            self.window -= size as i64;
+            let ends = last && size == data.len();
+            frame::data(self.out(), id, ends, &data[..size]);
+            data.advance(size);
+            if data.is_empty() {
+                self.sent(key, ends);
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    fn wait(&mut self, key: u32) {
+        let stream = self.streams.get(key);
+        let order = *stream.order.get_or_insert_with(|| {
+            self.waits += 1;
+            self.waits
+        });
+        if !std::mem::replace(&mut stream.waits, true) {
+            self.waiting.push((order, key));
+        }
+    }
+
+    /// Places of these streams among those that wait, the first that is woken first.
+    #[cfg(test)]
+    pub fn in_turn(&mut self, keys: &[u32]) -> Vec<usize> {
+        let order = |at: &usize| self.streams.get(keys[*at]).order;
+        let mut places: Vec<usize> = (0..keys.len()).collect();
+        places.sort_by_key(order);
+        places
+    }
+
+    /// Something was sent on a stream, perhaps the last.
+    fn sent(&mut self, key: u32, last: bool) {
+        if last {
+            let stream = self.streams.get(key);
+            stream.sending = false;
+            self.close_whole(key);
+        }
+    }
+}

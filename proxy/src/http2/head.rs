@@ -1,0 +1,215 @@
+//! Heads of messages out of blocks of headers and into them (RFC 9113, 8.2 and 8.3).
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response,
+    uri::{Authority, PathAndQuery, Scheme},
+};
+
+use super::hpack::{Block, Encoder, Field, Item, Secrecy};
+
+/// What may not be a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+/// What a block says.
+#[derive(Debug, Default)]
+struct Parts {
+    method: Option<Method>,
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    path: Option<PathAndQuery>,
+    status: Option<StatusCode>,
+    headers: HeaderMap,
+    /// How long the body is, if that is said.
+    length: Option<u64>,
+}
+
+/// Headers that are added on the way.
+const MORE: usize = 8;
+
+impl Parts {
+    fn new(block: &mut Block) -> Result<Self, Malformed> {
+        let text = Bytes::copy_from_slice(&block.text);
+        let mut parts =
+            Self { headers: HeaderMap::with_capacity(block.items.len() + MORE), ..Self::default() };
+        for item in block.items.drain(..) {
+            let field = match item {
+                Item::Whole(field) => field,
+                Item::Text(name, range, secrecy) => {
+                    Field::new(name, text.slice(range)).with(secrecy)
+                }
+            };
+            parts.take(field)?;
+        }
+        Ok(parts)
+    }
+
+    fn take(&mut self, field: Field) -> Result<(), Malformed> {
+        let (name, value) = match field {
+            Field::Header(name, value) => (name, value),
+            Field::Malformed(_) => return Err(Malformed),
+            // They come before all others.
+            _ if !self.headers.is_empty() => return Err(Malformed),
+            Field::Method(method) => return once(&mut self.method, method),
+            Field::Scheme(scheme) => return once(&mut self.scheme, scheme),
+            Field::Authority(authority) => return once(&mut self.authority, authority),
+            Field::Path(path) => return once(&mut self.path, path),
+            Field::Status(status) => return once(&mut self.status, status),
+        };
+        match name.as_str() {
+            "te" if value != "trailers" => return Err(Malformed),
+            "content-length" => {
+                let length = length(&value).ok_or(Malformed)?;
+                if self.length.replace(length).is_some_and(|other| other != length) {
+                    return Err(Malformed);
+                }
+            }
+            name if is_of_connection(name) => return Err(Malformed),
+            _ => {}
+        }
+        self.headers.append(name, value);
+        Ok(())
+    }
+
+    fn has_pseudo(&self) -> bool {
+        self.method.is_some()
+            || self.scheme.is_some()
+            || self.authority.is_some()
+            || self.path.is_some()
+            || self.status.is_some()
+    }
+}
+
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), Malformed> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Malformed),
+    }
+}
+
+/// Whether it speaks of an HTTP/1 connection.
+pub fn is_of_connection(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
+    )
+}
+
+/// A request's head, and how long its body is, if that is said.
+pub fn request(block: &mut Block) -> Result<(request::Parts, Option<u64>), Malformed> {
+    let parts = Parts::new(block)?;
+    let method = parts.method.ok_or(Malformed)?;
+    if parts.status.is_some() {
+        return Err(Malformed);
+    }
+    let mut uri = http::uri::Parts::default();
+    if method == Method::CONNECT {
+        if parts.scheme.is_some() || parts.path.is_some() || parts.authority.is_none() {
+            return Err(Malformed);
+        }
+    } else {
+        let (scheme, path) = parts.scheme.zip(parts.path).ok_or(Malformed)?;
+        // Without an authority there is no place for it.
+        uri.scheme = parts.authority.is_some().then_some(scheme);
+        uri.path_and_query = Some(path);
+    }
+    uri.authority = parts.authority;
+    let (mut head, ()) = Request::new(()).into_parts();
+    head.method = method;
+    head.uri = Uri::from_parts(uri).map_err(|_| Malformed)?;
+    head.version = Version::HTTP_2;
+    head.headers = parts.headers;
+    Ok((head, parts.length))
+}
+
+/// A response's head, and how long its body is, if that is said.
+pub fn response(block: &mut Block) -> Result<(response::Parts, Option<u64>), Malformed> {
+    let parts = Parts::new(block)?;
+    let status = parts.status.ok_or(Malformed)?;
+    let of_request = parts.method.is_some()
+        || parts.scheme.is_some()
+        || parts.authority.is_some()
+        || parts.path.is_some();
+    if of_request {
+        return Err(Malformed);
+    }
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.version = Version::HTTP_2;
+    head.headers = parts.headers;
+    Ok((head, parts.length))
+}
+
+/// What follows a body.
+pub fn trailers(block: &mut Block) -> Result<HeaderMap, Malformed> {
+    let parts = Parts::new(block)?;
+    if parts.has_pseudo() { Err(Malformed) } else { Ok(parts.headers) }
+}
+
+fn length(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok()?;
+    // `parse` takes a sign as well.
+    if digits.starts_with('+') { None } else { digits.parse().ok() }
+}
+
+/// Writes a request's head.
+pub fn put_request(encoder: &mut Encoder, out: &mut Vec<u8>, head: &request::Parts) {
+    encoder.begin(out);
+    match head.method {
+        Method::GET => Encoder::known(out, 2),
+        Method::POST => Encoder::known(out, 3),
+        ref other => encoder.field(out, ":method", other.as_str().as_bytes(), Secrecy::Open),
+    }
+    if head.method != Method::CONNECT {
+        match head.uri.scheme_str() {
+            Some("https") => Encoder::known(out, 7),
+            None | Some("http") => Encoder::known(out, 6),
+            Some(other) => encoder.field(out, ":scheme", other.as_bytes(), Secrecy::Open),
+        }
+        match head.uri.path_and_query().map_or("/", |path| path.as_str()) {
+            "/" | "" => Encoder::known(out, 4),
+            path => encoder.field(out, ":path", path.as_bytes(), Secrecy::Open),
+        }
+    }
+    if let Some(authority) = head.uri.authority() {
+        encoder.field(out, ":authority", authority.as_str().as_bytes(), Secrecy::Open);
+    }
+    put_headers(encoder, out, &head.headers);
+}
+
+/// Writes a response's head.
+pub fn put_response(
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &HeaderMap,
+) {
+    encoder.begin(out);
+    match status.as_u16() {
+        200 => Encoder::known(out, 8),
+        204 => Encoder::known(out, 9),
+        206 => Encoder::known(out, 10),
+        304 => Encoder::known(out, 11),
+        400 => Encoder::known(out, 12),
+        404 => Encoder::known(out, 13),
+        500 => Encoder::known(out, 14),
+        _ => encoder.field(out, ":status", status.as_str().as_bytes(), Secrecy::Open),
+    }
+    put_headers(encoder, out, headers);
+}
+
+/// Writes what follows a body.
+pub fn put_trailers(encoder: &mut Encoder, out: &mut Vec<u8>, trailers: &HeaderMap) {
+    encoder.begin(out);
+    put_headers(encoder, out, trailers);
+}
+
+fn put_headers(encoder: &mut Encoder, out: &mut Vec<u8>, headers: &HeaderMap) {
+    let secrecy = |value: &HeaderValue| {
+        if value.is_sensitive() { Secrecy::Secret } else { Secrecy::Open }
+    };
+    for (name, value) in headers {
+        encoder.field(out, name.as_str(), value.as_bytes(), secrecy(value));
+    }
+}

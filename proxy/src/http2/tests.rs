@@ -1,0 +1,387 @@
+//! Both ends of connections, with each other.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, request};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, duplex},
+    task::{LocalSet, spawn_local},
+};
+
+use super::{
+    core::{Core, Role},
+    frame::{self, Head, flag, kind},
+    *,
+};
+
+const LIMITS: Limits = Limits { streams: 100, head: 16 * 1024 };
+
+/// Runs a connection to its end; as a server, echoes.
+async fn run(mut connection: Connection<impl AsyncRead + AsyncWrite + Unpin>) -> Result<(), Error> {
+    poll_fn(|cx| {
+        let polled = connection.poll(cx);
+        while let Some((head, respond, body)) = connection.next_request() {
+            spawn_local(echo(head, respond, body));
+        }
+        if polled.is_pending() {
+            let _ = connection.poll_send(cx)?;
+        }
+        polled
+    })
+    .await
+}
+
+async fn echo(head: request::Parts, mut respond: SendStream, body: Option<RecvStream>) {
+    let (mut answer, ()) = Response::new(()).into_parts();
+    answer.headers = head.headers;
+    let Some(mut body) = body else {
+        return respond.respond(StatusCode::OK, &answer.headers, true).unwrap();
+    };
+    respond.respond(StatusCode::ACCEPTED, &answer.headers, false).unwrap();
+    while let Some(data) = poll_fn(|cx| body.poll_data(cx)).await {
+        let mut data = data.unwrap();
+        body.release(data.len());
+        poll_fn(|cx| respond.poll_write(cx, &mut data, false)).await.unwrap();
+    }
+    match poll_fn(|cx| body.poll_trailers(cx)).await.unwrap() {
+        Some(trailers) => respond.send_trailers(&trailers).unwrap(),
+        None => respond.end().unwrap(),
+    }
+}
+
+fn head(method: Method) -> request::Parts {
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = "http://shop/path?query".parse().unwrap();
+    request.headers_mut().insert("x-kept", HeaderValue::from_static("kept"));
+    request.into_parts().0
+}
+
+async fn read(body: &mut RecvStream) -> Result<Vec<u8>, Error> {
+    let mut all = Vec::new();
+    while let Some(data) = poll_fn(|cx| body.poll_data(cx)).await {
+        let data = data?;
+        body.release(data.len());
+        all.extend_from_slice(&data);
+    }
+    Ok(all)
+}
+
+#[tokio::test]
+async fn messages_come_through_whole_in_whatever_pieces() {
+    for size in [1, 7, 1_000, 1_000_000] {
+        let work = async {
+            let (near, far) = duplex(size);
+            let (connection, sender) = Connection::client(near, LIMITS);
+            let ended = spawn_local(run(connection));
+            let served = spawn_local(run(Connection::server(far, LIMITS)));
+            let mut requests = Vec::new();
+            for n in 0..4_usize {
+                let (outgoing, mut incoming) = sender.request(&head(Method::POST), false).unwrap();
+                let mut outgoing = outgoing.unwrap();
+                let length = if size == 1 { 3_000 } else { 150_000 * n };
+                let sent: Vec<u8> = (0..length).map(|at| (at % 251 + n) as u8).collect();
+                let mut data = Bytes::from(sent.clone());
+                spawn_local(async move {
+                    poll_fn(|cx| outgoing.poll_write(cx, &mut data, false)).await.unwrap();
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("x-sum", HeaderValue::from(n));
+                    outgoing.send_trailers(&trailers).unwrap();
+                });
+                requests.push(spawn_local(async move {
+                    let head = poll_fn(|cx| incoming.poll_response(cx)).await.unwrap();
+                    assert!(head.status == 202 && head.headers["x-kept"] == "kept");
+                    assert!(read(&mut incoming).await.unwrap() == sent, "stream {n}");
+                    let trailers = poll_fn(|cx| incoming.poll_trailers(cx)).await.unwrap();
+                    assert_eq!(trailers.unwrap()["x-sum"], HeaderValue::from(n));
+                    assert!(incoming.is_read());
+                }));
+            }
+            for request in requests {
+                request.await.unwrap();
+            }
+            let (outgoing, mut incoming) = sender.request(&head(Method::HEAD), true).unwrap();
+            let answer = poll_fn(|cx| incoming.poll_response(cx)).await.unwrap();
+            assert!(outgoing.is_none() && answer.status == 200 && incoming.is_read());
+            // With the last stream and the last one that could begin another the connection ends.
+            drop((incoming, sender));
+            assert_eq!(ended.await.unwrap(), Ok(()));
+            assert_eq!(served.await.unwrap(), Ok(()));
+        };
+        LocalSet::new().run_until(work).await;
+    }
+}
+
+/// A frame as it was sent.
+type Sent = (u8, u8, u32, Vec<u8>);
+
+/// Takes what is to be sent.
+fn sent(core: &mut Core) -> Vec<Sent> {
+    let mut bytes = Vec::new();
+    let taken = core.poll_send(|part| {
+        bytes.extend_from_slice(part);
+        Poll::Ready(Ok(part.len()))
+    });
+    assert!(matches!(taken, Poll::Ready(Ok(()))));
+    let mut rest = bytes.strip_prefix(frame::PREFACE).unwrap_or(&bytes);
+    let mut frames = Vec::new();
+    while let Some((head, more)) = rest.split_first_chunk() {
+        let head = Head::parse(head);
+        let (payload, more) = more.split_at(head.length);
+        frames.push((head.kind, head.flags, head.stream, payload.to_vec()));
+        rest = more;
+    }
+    frames
+}
+
+fn give(core: &mut Core, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    core.receive(Head { length: payload.len(), kind, flags, stream }, payload);
+}
+
+/// A server whose client has begun, and has said these settings.
+fn server(limits: Limits, settings: &[u8]) -> Core {
+    let mut core = Core::new(Role::Server, limits);
+    give(&mut core, kind::SETTINGS, 0, 0, settings);
+    sent(&mut core);
+    core
+}
+
+const GET: &[u8] = b"\x82\x86\x84\x41\x04shop";
+
+/// Begins a request on a stream of the server's.
+fn begin(core: &mut Core, stream: u32, flags: u8) -> u32 {
+    give(core, kind::HEADERS, flags | flag::END_HEADERS, stream, GET);
+    core.next_request().expect("it has come").1
+}
+
+fn put(core: &mut Core, key: u32, data: &mut Bytes) -> Poll<Result<(), Error>> {
+    core.poll_write(key, &mut Context::from_waker(Waker::noop()), data, false)
+}
+
+#[test]
+fn those_that_wait_for_the_connections_window_get_it_in_turn() {
+    let mut core = server(LIMITS, &[0, 4, 0, 16, 0, 0]);
+    let keys = [1, 3, 5].map(|stream| begin(&mut core, stream, flag::END_STREAM));
+    let mut bodies = keys.map(|_| Bytes::from(vec![0; 200_000]));
+    for (key, body) in keys.into_iter().zip(&mut bodies) {
+        let _ = core.respond(key, StatusCode::OK, &HeaderMap::new(), false);
+        assert!(put(&mut core, key, body).is_pending());
+    }
+    assert_eq!(bodies.each_ref().map(Bytes::len), [134_465, 200_000, 200_000]);
+    // Those that are woken first are polled first: here, in the order in which they wait.
+    for round in 0..6 {
+        sent(&mut core);
+        give(&mut core, kind::WINDOW_UPDATE, 0, 0, &10_000_u32.to_be_bytes());
+        for at in core.in_turn(&keys) {
+            assert!(put(&mut core, keys[at], &mut bodies[at]).is_pending(), "round {round}");
+        }
+    }
+    assert_eq!(bodies.each_ref().map(Bytes::len), [114_465, 180_000, 180_000]);
+}
+
+#[test]
+fn nothing_more_of_a_body_is_taken_than_there_is_room_for() {
+    let mut core = server(LIMITS, &[0, 4, 0, 0, 0, 10]);
+    let key = begin(&mut core, 1, flag::END_STREAM);
+    core.respond(key, StatusCode::OK, &HeaderMap::new(), false).unwrap();
+    let mut body = Bytes::from(vec![0; 1_000_000]);
+    assert!(put(&mut core, key, &mut body).is_pending() && body.len() == 999_990);
+    // The window may become less than nothing (RFC 9113, 6.9.2).
+    give(&mut core, kind::SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 4]);
+    give(&mut core, kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 6]);
+    assert!(put(&mut core, key, &mut body).is_pending() && body.len() == 999_990);
+    give(&mut core, kind::WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]);
+    assert!(put(&mut core, key, &mut body).is_pending() && body.len() == 999_989);
+    // With all the windows there are, what was written and not sent is the limit.
+    give(&mut core, kind::WINDOW_UPDATE, 0, 1, &[0, 32, 0, 0]);
+    give(&mut core, kind::WINDOW_UPDATE, 0, 0, &[0, 32, 0, 0]);
+    assert!(put(&mut core, key, &mut body).is_pending());
+    assert!((900_000..950_000).contains(&body.len()), "{}", body.len());
+    sent(&mut core);
+    assert!(put(&mut core, key, &mut body).is_pending() && body.len() < 900_000);
+}
+
+#[test]
+fn nothing_more_is_read_of_a_peer_that_does_not_take_its_answers() {
+    let mut core = server(LIMITS, &[]);
+    let mut pings = 0;
+    while !core.must_send() {
+        give(&mut core, kind::PING, 0, 0, &[1; 8]);
+        pings += 1;
+    }
+    assert!(pings < 5_000, "{pings}");
+    assert_eq!(sent(&mut core).len(), pings);
+    assert!(!core.must_send());
+    // Nor of one that takes no responses.
+    let mut stream = 1;
+    while !core.must_send() {
+        let key = begin(&mut core, stream, flag::END_STREAM);
+        core.respond(key, StatusCode::IM_A_TEAPOT, &HeaderMap::new(), true).unwrap();
+        core.let_go(key);
+        stream += 2;
+    }
+    assert!(stream < 100_000, "{stream}");
+}
+
+#[test]
+fn room_is_given_back_as_bytes_are_read_or_nobody_wants_them() {
+    let mut core = server(LIMITS, &[]);
+    let cx = &mut Context::from_waker(Waker::noop());
+    let keys = [1, 3, 5].map(|stream| begin(&mut core, stream, 0));
+    let updates = |core: &mut Core| -> Vec<(u32, u32)> {
+        let frames = sent(core).into_iter().filter(|frame| frame.0 == kind::WINDOW_UPDATE);
+        frames.map(|(_, _, id, size)| (id, u32::from_be_bytes(size.try_into().unwrap()))).collect()
+    };
+    for stream in [1, 3, 5] {
+        for _ in 0..16 {
+            give(&mut core, kind::DATA, 0, stream, &[0; 16_000]);
+        }
+    }
+    assert_eq!(updates(&mut core), []);
+    // One is read, one is not wanted, one waits.
+    while let Poll::Ready(Some(Ok(data))) = core.poll_data(keys[0], cx) {
+        core.release(keys[0], data.len());
+    }
+    assert_eq!(updates(&mut core), [(1, 144_000)]);
+    core.ignore(keys[1]);
+    give(&mut core, kind::DATA, 0, 3, &[0; 6_000]);
+    give(&mut core, kind::DATA, 0, 1, &[0; 14_000]);
+    while let Poll::Ready(Some(Ok(data))) = core.poll_data(keys[0], cx) {
+        core.release(keys[0], data.len());
+    }
+    assert_eq!(updates(&mut core), [(0, 532_000)]);
+    // More than there is room for.
+    give(&mut core, kind::DATA, 0, 5, &[0; 16_000]);
+    let reset = (kind::RST_STREAM, 0, 5, vec![0, 0, 0, 3]);
+    assert_eq!(sent(&mut core), [reset]);
+    assert!(core.failure().is_none());
+}
+
+#[test]
+fn a_stream_that_nobody_holds_is_given_up_and_what_was_under_way_is_ignored() {
+    let mut core = server(LIMITS, &[]);
+    let keys = [1, 3, 5].map(|stream| begin(&mut core, stream, 0));
+    core.respond(keys[1], StatusCode::OK, &HeaderMap::new(), true).unwrap();
+    core.reset(keys[2], Reason::INTERNAL_ERROR);
+    sent(&mut core);
+    for key in keys {
+        core.let_go(key);
+    }
+    let reset = |stream, code| (kind::RST_STREAM, 0, stream, vec![0, 0, 0, code]);
+    assert_eq!(sent(&mut core), [reset(1, 8), reset(3, 0)]);
+    for stream in [1, 3, 5] {
+        give(&mut core, kind::DATA, 0, stream, &[0; 100]);
+        give(&mut core, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, &[]);
+    }
+    assert_eq!(sent(&mut core), []);
+    // Behind the end of a message it is another matter.
+    let key = begin(&mut core, 7, flag::END_STREAM);
+    core.respond(key, StatusCode::OK, &HeaderMap::new(), true).unwrap();
+    core.let_go(key);
+    sent(&mut core);
+    give(&mut core, kind::DATA, 0, 7, &[0; 100]);
+    assert_eq!(sent(&mut core), [reset(7, 5)]);
+    give(&mut core, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 7, &[]);
+    assert_eq!(core.failure(), Some(&Error::GoAway(Reason::STREAM_CLOSED, By::Us)));
+}
+
+#[test]
+fn a_server_that_leaves_takes_what_came_before_the_client_knew() {
+    let mut core = server(LIMITS, &[]);
+    let first = begin(&mut core, 1, flag::END_STREAM);
+    core.leave();
+    let said = sent(&mut core);
+    assert_eq!(said[0], (kind::GOAWAY, 0, 0, vec![0x7f, 255, 255, 255, 0, 0, 0, 0]));
+    let ping = said[1].3.clone();
+    let second = begin(&mut core, 3, flag::END_STREAM);
+    give(&mut core, kind::PING, flag::ACK, 0, &ping);
+    assert_eq!(sent(&mut core), [(kind::GOAWAY, 0, 0, vec![0, 0, 0, 3, 0, 0, 0, 0])]);
+    give(&mut core, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 5, GET);
+    assert!(core.next_request().is_none() && !core.ends());
+    for key in [first, second] {
+        core.respond(key, StatusCode::OK, &HeaderMap::new(), true).unwrap();
+        core.let_go(key);
+    }
+    assert!(core.ends());
+}
+
+#[test]
+fn a_client_begins_no_more_than_the_server_takes() {
+    let mut core = Core::new(Role::Client, LIMITS);
+    core.senders = 1;
+    assert_eq!(core.allowed(), 100);
+    give(&mut core, kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 2]);
+    assert_eq!(core.allowed(), 2);
+    let keys = [(); 3].map(|()| core.request(&head(Method::GET), true));
+    assert!(keys[1].is_some() && keys[2].is_none());
+    let [first, second] = [keys[0].unwrap(), keys[1].unwrap()];
+    // What it has not begun it never will; what it has, it answers.
+    give(&mut core, kind::GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
+    assert!(!core.is_open());
+    let cx = &mut Context::from_waker(Waker::noop());
+    let gone = Error::GoAway(Reason::NO_ERROR, By::Peer);
+    assert_eq!(core.poll_reset(second, cx), Poll::Ready(gone));
+    give(&mut core, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &[0x88]);
+    assert!(matches!(core.poll_response(first, cx), Poll::Ready(Ok(head)) if head.status == 200));
+    core.let_go(first);
+    core.let_go(second);
+    assert!(core.ends());
+}
+
+#[test]
+fn responses_that_are_none_reset_their_stream() {
+    let (end, whole) = (flag::END_STREAM, flag::END_HEADERS);
+    for (what, flags, block) in [
+        ("no status", whole | end, &b"\x00\x01a\x01b"[..]),
+        ("two", whole | end, b"\x88\x89"),
+        ("of a request", whole | end, b"\x88\x84"),
+        ("switching", whole, b"\x08\x03101"),
+        ("an end before the response", whole | end, b"\x08\x03103"),
+        ("less than it says", whole | end, b"\x88\x0f\x0d\x012"),
+        ("of no length", whole, b"\x88\x0f\x0d\x02-2"),
+    ] {
+        let mut core = Core::new(Role::Client, LIMITS);
+        core.senders = 1;
+        give(&mut core, kind::SETTINGS, 0, 0, &[]);
+        let key = core.request(&head(Method::GET), true).unwrap();
+        sent(&mut core);
+        give(&mut core, kind::HEADERS, flags, 1, block);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let wrong = Error::Reset(Reason::PROTOCOL_ERROR, By::Us);
+        assert_eq!(core.poll_reset(key, cx), Poll::Ready(wrong), "{what}");
+        assert_eq!(sent(&mut core), [(kind::RST_STREAM, 0, 1, vec![0, 0, 0, 1])], "{what}");
+    }
+}
+
+#[test]
+fn who_makes_work_for_nothing_is_sent_away() {
+    let calm = Some(&Error::GoAway(Reason::ENHANCE_YOUR_CALM, By::Us));
+    let most = Limits { streams: 10, head: 1000 };
+    // Resets that nobody has seen yet.
+    let mut core = server(most, &[]);
+    for stream in (1..2_000).step_by(2) {
+        give(&mut core, kind::HEADERS, flag::END_HEADERS, stream, GET);
+        give(&mut core, kind::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    }
+    assert_eq!(core.failure(), calm);
+    // Streams that have to be reset.
+    let mut core = server(most, &[]);
+    for stream in (1..3_000).step_by(2) {
+        give(&mut core, kind::HEADERS, flag::END_HEADERS, stream, &GET[..2]);
+    }
+    assert_eq!(core.failure(), calm);
+    // Frames that say nothing.
+    let mut core = server(most, &[]);
+    begin(&mut core, 1, 0);
+    (0..2_000).for_each(|_| give(&mut core, kind::DATA, 0, 1, &[]));
+    assert_eq!(core.failure(), calm);
+    // A head without an end.
+    let mut core = server(most, &[]);
+    give(&mut core, kind::HEADERS, 0, 1, &[]);
+    (0..100).for_each(|_| give(&mut core, kind::CONTINUATION, 0, 1, &[]));
+    assert_eq!(core.failure(), calm);
+}
