@@ -24,6 +24,7 @@ pub use core::Limits;
 pub use error::{By, Error};
 pub use frame::Reason;
 pub use handle::{RecvStream, SendStream, Sender};
+pub use head::is_authority;
 pub use incoming::Incoming;
 pub use outgoing::{Outgoing, SendError};
 pub use tunnel::Tunnel;

@@ -183,7 +183,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         }
         while let Some((head, more)) = rest.split_first_chunk() {
             let head = Head::parse(head);
-            if head.length > frame::MOST {
+            if head.length > core.most() {
                 core.broken(Reason::FRAME_SIZE_ERROR);
             }
             if core.failure().is_some() {
@@ -210,7 +210,7 @@ impl Scratch {
     fn take() -> Self {
         let mut bytes = SCRATCH.take();
         if bytes.is_empty() {
-            bytes = vec![0; frame::HEAD + frame::MOST + READ];
+            bytes = vec![0; frame::HEAD + frame::LARGE + READ];
         }
         Self(bytes)
     }

@@ -139,7 +139,8 @@ impl Core {
         match role {
             Role::Client => {
                 out.extend_from_slice(frame::PREFACE);
-                frame::settings(&mut out, &[(setting::ENABLE_PUSH, 0), window, head]);
+                let frame = (setting::MAX_FRAME_SIZE, frame::LARGE as u32);
+                frame::settings(&mut out, &[(setting::ENABLE_PUSH, 0), window, frame, head]);
             }
             Role::Server => {
                 let streams = (setting::MAX_CONCURRENT_STREAMS, limits.streams);
@@ -197,6 +198,14 @@ impl Core {
             && let Some(task) = &self.task
         {
             task.wake_by_ref();
+        }
+    }
+
+    /// Largest payload that the peer may send.
+    pub fn most(&self) -> usize {
+        match self.role {
+            Role::Client => frame::LARGE,
+            Role::Server => frame::MOST,
         }
     }
 

@@ -6,8 +6,10 @@ use std::fmt;
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a frame's head.
 pub const HEAD: usize = 9;
-/// Largest payload that may be sent to whoever has not said otherwise; we do not.
+/// Largest payload that may be sent to whoever has not said otherwise.
 pub const MOST: usize = 16_384;
+/// Largest payload that we take from a server, and send to whoever takes it: a common buffer's size.
+pub const LARGE: usize = 64 * 1024;
 
 /// A frame's type.
 pub mod kind {

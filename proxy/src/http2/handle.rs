@@ -8,9 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, request, response};
+use http::{HeaderMap, StatusCode, response};
 
 use super::{Error, Reason, core::Core};
+use crate::net::outbound::Outbound;
 
 /// A place in a connection.
 struct Handle {
@@ -177,13 +178,14 @@ impl Sender {
         self.0.borrow().is_open()
     }
 
-    /// Begins a request, of which more is to be sent if it does not end; none when there is no room for it.
+    /// Begins a request, whose body is so long if that is to be said, and of which more is to be sent if it does not end; none when there is no room for it.
     pub fn request(
         &self,
-        head: &request::Parts,
+        head: &Outbound<'_>,
+        length: Option<u64>,
         ends: bool,
     ) -> Option<(Option<SendStream>, RecvStream)> {
-        let key = self.0.borrow_mut().request(head, ends)?;
+        let key = self.0.borrow_mut().request(head, length, ends)?;
         let handle = Handle { core: self.0.clone(), key };
         let outgoing = (!ends).then(|| SendStream(handle.clone()));
         Some((outgoing, RecvStream(handle)))

@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, request, response,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    request, response,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
 use super::hpack::{Block, Encoder, Field, Item, Secrecy};
+use crate::net::outbound::Outbound;
 
 /// What may not be a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +33,10 @@ const MORE: usize = 8;
 impl Parts {
     fn new(block: &mut Block) -> Result<Self, Malformed> {
         let text = Bytes::copy_from_slice(&block.text);
-        let mut parts =
-            Self { headers: HeaderMap::with_capacity(block.items.len() + MORE), ..Self::default() };
+        // There may be more than any map holds.
+        let headers = HeaderMap::try_with_capacity(block.items.len() + MORE);
+        let headers = headers.map_err(|_| Malformed)?;
+        let mut parts = Self { headers, ..Self::default() };
         for item in block.items.drain(..) {
             let field = match item {
                 Item::Whole(field) => field,
@@ -68,8 +72,7 @@ impl Parts {
             name if is_of_connection(name) => return Err(Malformed),
             _ => {}
         }
-        self.headers.append(name, value);
-        Ok(())
+        self.headers.try_append(name, value).map(|_| ()).map_err(|_| Malformed)
     }
 
     fn has_pseudo(&self) -> bool {
@@ -153,29 +156,49 @@ fn length(value: &HeaderValue) -> Option<u64> {
     if digits.starts_with('+') { None } else { digits.parse().ok() }
 }
 
-/// Writes a request's head.
-pub fn put_request(encoder: &mut Encoder, out: &mut Vec<u8>, head: &request::Parts) {
+/// Writes a request's head, without what is of an HTTP/1 connection. The body is so long, if that is known and to be said.
+pub fn put_request(
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+    head: &Outbound<'_>,
+    length: Option<u64>,
+) {
     encoder.begin(out);
-    match head.method {
+    match *head.method {
         Method::GET => Encoder::known(out, 2),
         Method::POST => Encoder::known(out, 3),
         ref other => encoder.field(out, ":method", other.as_str().as_bytes(), Secrecy::Open),
     }
     if head.method != Method::CONNECT {
-        match head.uri.scheme_str() {
-            Some("https") => Encoder::known(out, 7),
-            None | Some("http") => Encoder::known(out, 6),
-            Some(other) => encoder.field(out, ":scheme", other.as_bytes(), Secrecy::Open),
-        }
-        match head.uri.path_and_query().map_or("/", |path| path.as_str()) {
+        Encoder::known(out, if head.https { 7 } else { 6 });
+        match head.target.map_or("/", |target| target.as_str()) {
             "/" | "" => Encoder::known(out, 4),
             path => encoder.field(out, ":path", path.as_bytes(), Secrecy::Open),
         }
     }
-    if let Some(authority) = head.uri.authority() {
-        encoder.field(out, ":authority", authority.as_str().as_bytes(), Secrecy::Open);
+    encoder.field(out, ":authority", head.authority.as_bytes(), Secrecy::Open);
+    let mut length = length;
+    let replaced = |name: &HeaderName| head.instead.iter().any(|(other, _)| other == name);
+    let kept = head.headers.iter().filter(|(name, _)| !replaced(name));
+    for (name, value) in kept.chain(head.instead.iter().map(|(name, value)| (name, value))) {
+        let name = name.as_str();
+        if name == "content-length" {
+            length = None;
+        }
+        if name != "host" && !is_of_connection(name) {
+            encoder.field(out, name, value.as_bytes(), secrecy(value));
+        }
     }
-    put_headers(encoder, out, &head.headers);
+    if let Some(length) = length {
+        let digits = length.to_string();
+        encoder.field(out, "content-length", digits.as_bytes(), Secrecy::Open);
+    }
+}
+
+/// Whether a request can be sent to it.
+pub fn is_authority(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte);
+    !text.is_empty() && text.bytes().all(fits)
 }
 
 /// Writes a response's head.
@@ -206,10 +229,11 @@ pub fn put_trailers(encoder: &mut Encoder, out: &mut Vec<u8>, trailers: &HeaderM
 }
 
 fn put_headers(encoder: &mut Encoder, out: &mut Vec<u8>, headers: &HeaderMap) {
-    let secrecy = |value: &HeaderValue| {
-        if value.is_sensitive() { Secrecy::Secret } else { Secrecy::Open }
-    };
     for (name, value) in headers {
         encoder.field(out, name.as_str(), value.as_bytes(), secrecy(value));
     }
+}
+
+fn secrecy(value: &HeaderValue) -> Secrecy {
+    if value.is_sensitive() { Secrecy::Secret } else { Secrecy::Open }
 }

@@ -17,6 +17,7 @@ use super::{
     frame::{self, Head, flag, kind},
     *,
 };
+use crate::net::outbound::Outbound;
 
 const LIMITS: Limits = Limits { streams: 100, head: 16 * 1024 };
 
@@ -81,7 +82,8 @@ async fn messages_come_through_whole_in_whatever_pieces() {
             let served = spawn_local(run(Connection::server(far, LIMITS)));
             let mut requests = Vec::new();
             for n in 0..4_usize {
-                let (outgoing, mut incoming) = sender.request(&head(Method::POST), false).unwrap();
+                let (outgoing, mut incoming) =
+                    sender.request(&Outbound::of(&head(Method::POST)), None, false).unwrap();
                 let mut outgoing = outgoing.unwrap();
                 let length = if size == 1 { 3_000 } else { 150_000 * n };
                 let sent: Vec<u8> = (0..length).map(|at| (at % 251 + n) as u8).collect();
@@ -104,7 +106,8 @@ async fn messages_come_through_whole_in_whatever_pieces() {
             for request in requests {
                 request.await.unwrap();
             }
-            let (outgoing, mut incoming) = sender.request(&head(Method::HEAD), true).unwrap();
+            let (outgoing, mut incoming) =
+                sender.request(&Outbound::of(&head(Method::HEAD)), None, true).unwrap();
             let answer = poll_fn(|cx| incoming.poll_response(cx)).await.unwrap();
             assert!(outgoing.is_none() && answer.status == 200 && incoming.is_read());
             // With the last stream and the last one that could begin another the connection ends.
@@ -316,7 +319,7 @@ fn a_client_begins_no_more_than_the_server_takes() {
     assert_eq!(core.allowed(), 100);
     give(&mut core, kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 2]);
     assert_eq!(core.allowed(), 2);
-    let keys = [(); 3].map(|()| core.request(&head(Method::GET), true));
+    let keys = [(); 3].map(|()| core.request(&Outbound::of(&head(Method::GET)), None, true));
     assert!(keys[1].is_some() && keys[2].is_none());
     let [first, second] = [keys[0].unwrap(), keys[1].unwrap()];
     // What it has not begun it never will; what it has, it answers.
@@ -330,6 +333,46 @@ fn a_client_begins_no_more_than_the_server_takes() {
     core.let_go(first);
     core.let_go(second);
     assert!(core.ends());
+}
+
+#[test]
+fn a_request_is_written_from_where_it_stands() {
+    let request = Request::post("https://shop:8443/a?b").header("x", "1").header("host", "other");
+    let request = request.header("connection", "x").header("y", "2").body(()).unwrap();
+    let parts = request.into_parts().0;
+    let instead = [
+        (HeaderName::from_static("x"), HeaderValue::from_static("3")),
+        (header::ACCEPT, HeaderValue::from_static("*/*")),
+    ];
+    let outbound = Outbound { instead: &instead, ..Outbound::of(&parts) };
+    let mut client = Core::new(Role::Client, LIMITS);
+    give(&mut client, kind::SETTINGS, 0, 0, &[]);
+    client.request(&outbound, Some(7), false).unwrap();
+    let frames = sent(&mut client).into_iter();
+    let (_, flags, _, block) = frames.filter(|frame| frame.0 == kind::HEADERS).last().unwrap();
+    let mut server = server(LIMITS, &[]);
+    give(&mut server, kind::HEADERS, flags, 1, &block);
+    let (head, _) = server.next_request().unwrap();
+    assert_eq!((&head.method, &head.uri), (&Method::POST, &parts.uri));
+    let fields: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    let fields: Vec<_> = fields.into_iter().map(|(n, v)| (n, v.to_str().unwrap())).collect();
+    assert_eq!(fields, [("y", "2"), ("x", "3"), ("accept", "*/*"), ("content-length", "7")]);
+    for (text, fits) in [("shop:80", true), ("[::1]:80", true), ("", false), ("a b", false)] {
+        assert_eq!(is_authority(text), fits, "{text}");
+    }
+    assert!(!is_authority("a\r\nb") && !is_authority("user@shop") && !is_authority("a/b"));
+}
+
+#[test]
+fn a_head_of_more_fields_than_a_map_holds_is_refused() {
+    let mut core = server(Limits { streams: 10, head: usize::MAX }, &[]);
+    give(&mut core, kind::HEADERS, flag::END_STREAM, 1, &[GET, b"\x40\x01a\x01b"].concat());
+    for _ in 0..3 {
+        give(&mut core, kind::CONTINUATION, 0, 1, &[0xbe; 16_000]);
+    }
+    give(&mut core, kind::CONTINUATION, flag::END_HEADERS, 1, &[]);
+    assert_eq!(sent(&mut core), [(kind::RST_STREAM, 0, 1, vec![0, 0, 0, 1])]);
+    assert!(core.next_request().is_none() && core.failure().is_none());
 }
 
 #[test]
@@ -347,7 +390,7 @@ fn responses_that_are_none_reset_their_stream() {
         let mut core = Core::new(Role::Client, LIMITS);
         core.senders = 1;
         give(&mut core, kind::SETTINGS, 0, 0, &[]);
-        let key = core.request(&head(Method::GET), true).unwrap();
+        let key = core.request(&Outbound::of(&head(Method::GET)), None, true).unwrap();
         sent(&mut core);
         give(&mut core, kind::HEADERS, flags, 1, block);
         let cx = &mut Context::from_waker(Waker::noop());

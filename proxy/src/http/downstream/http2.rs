@@ -32,8 +32,10 @@ use crate::{
     net::clock::{self, millis, now_ms},
 };
 
+mod alarms;
 mod inside;
 
+use alarms::{Alarm, Earliest, Timer};
 use inside::{Inside, Part};
 
 /// Streams at once where the settings say nothing.
@@ -87,6 +89,7 @@ struct Http2 {
     counters: Rc<HttpCounters>,
     patience: Rc<Patience>,
     inside: Inside,
+    timer: Timer,
 }
 
 impl Http2 {
@@ -110,6 +113,7 @@ impl Http2 {
             counters,
             patience: Rc::default(),
             inside: Inside::new(),
+            timer: Timer::default(),
         }
     }
 
@@ -123,6 +127,7 @@ impl Http2 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.inside.enter(cx.waker());
         self.frames.attend(self.inside.waker(Part::Frames));
+        self.timer.ring(clock::now(), self.streams.iter().map(|stream| &stream.alarm));
         for round in 0..=ROUNDS {
             if round == ROUNDS {
                 self.send();
@@ -148,6 +153,7 @@ impl Http2 {
                 }
             }
         }
+        self.timer.poll(cx);
         self.inside.leave();
         Poll::Pending
     }
@@ -208,7 +214,8 @@ impl Http2 {
         let handling = Box::pin(manager::handle(self.connection.clone(), request, exchange));
         let unanswered = Unanswered::new(&self.patience);
         let state = State::Handling { handling, taker, unanswered };
-        self.streams.push(Stream { respond, state });
+        let earliest = self.timer.earliest().clone();
+        self.streams.push(Stream { respond, state, alarm: Alarm::default(), earliest });
         self.inside.mark(Part::Streams);
     }
 }
@@ -220,6 +227,9 @@ type Taker = (oneshot::Sender<stream::Tunnel>, Option<RecvStream>);
 struct Stream {
     respond: SendStream,
     state: State,
+    /// What it waits for.
+    alarm: Alarm,
+    earliest: Earliest,
 }
 
 enum State {
@@ -235,24 +245,34 @@ impl Future for Stream {
     /// What is not over when this is dropped is reset.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let (polled, alarm) = clock::turn(clock::now(), || this.go_on(cx));
+        if polled.is_pending() {
+            this.alarm.set(alarm, cx, &this.earliest);
+        }
+        polled
+    }
+}
+
+impl Stream {
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         loop {
-            match &mut this.state {
+            match &mut self.state {
                 State::Handling { handling, taker, unanswered } => {
                     let handled = match handling.as_mut().poll(cx) {
                         Poll::Ready(handled) => handled,
                         // The client may take it back.
-                        Poll::Pending => return this.respond.poll_reset(cx).map(|_| Ok(())),
+                        Poll::Pending => return self.respond.poll_reset(cx).map(|_| Ok(())),
                     };
                     unanswered.answered();
                     let response = match handled {
                         Ok(response) => response,
                         Err(Closed) => {
-                            this.respond.reset(Reason::INTERNAL_ERROR);
+                            self.respond.reset(Reason::INTERNAL_ERROR);
                             return Poll::Ready(Err(Closed));
                         }
                     };
-                    match begin(&mut this.respond, response, taker.take()) {
-                        Some(body) => this.state = State::Responding(body),
+                    match begin(&mut self.respond, response, taker.take()) {
+                        Some(body) => self.state = State::Responding(body),
                         None => return Poll::Ready(Ok(())),
                     }
                 }

@@ -398,6 +398,7 @@ impl Core {
         if first {
             self.peer.streams = usize::MAX;
         }
+        let mut window = self.peer.window;
         for [a, b, c, d, e, f] in settings {
             let value = u32::from_be_bytes([*c, *d, *e, *f]);
             match u16::from_be_bytes([*a, *b]) {
@@ -406,7 +407,10 @@ impl Core {
                     return Err(PROTOCOL);
                 }
                 setting::MAX_CONCURRENT_STREAMS => self.peer.streams = value as usize,
-                setting::INITIAL_WINDOW_SIZE => self.resize_windows(value)?,
+                setting::INITIAL_WINDOW_SIZE if i64::from(value) > WINDOW => {
+                    return Err(Fault::Connection(Reason::FLOW_CONTROL_ERROR));
+                }
+                setting::INITIAL_WINDOW_SIZE => window = value,
                 setting::MAX_FRAME_SIZE => {
                     if !(frame::MOST as u32..1 << 24).contains(&value) {
                         return Err(PROTOCOL);
@@ -416,21 +420,22 @@ impl Core {
                 _ => {}
             }
         }
+        // The last one counts, and all streams are looked at once.
+        self.resize_windows(window)?;
         self.answer(frame::settings_ack);
         Ok(())
     }
 
     fn resize_windows(&mut self, window: u32) -> Result<(), Fault> {
-        let wrong = Fault::Connection(Reason::FLOW_CONTROL_ERROR);
-        if i64::from(window) > WINDOW {
-            return Err(wrong);
-        }
         let more = i64::from(window) - i64::from(self.peer.window);
+        if more == 0 {
+            return Ok(());
+        }
         self.peer.window = window;
         for (_, stream) in self.streams.each() {
             stream.window += more;
             if stream.window > WINDOW {
-                return Err(wrong);
+                return Err(Fault::Connection(Reason::FLOW_CONTROL_ERROR));
             }
             if more > 0 {
                 stream.wake_writer();

@@ -3,10 +3,13 @@
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Method, StatusCode, request};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{Core, Stream, register};
-use crate::http2::{By, Error, Reason, frame, head, hpack::Encoder};
+use crate::{
+    http2::{By, Error, Reason, frame, head, hpack::Encoder},
+    net::outbound::Outbound,
+};
 
 impl Core {
     /// Streams that wait for the connection may try again, the one that has waited longest first.
@@ -25,16 +28,18 @@ impl Core {
     }
 
     /// Begins a request, on a stream that the caller holds. Answers none when that cannot be now.
-    pub fn request(&mut self, head: &request::Parts, ends: bool) -> Option<u32> {
+    pub fn request(&mut self, head: &Outbound<'_>, length: Option<u64>, ends: bool) -> Option<u32> {
         if !self.is_open() || self.streams.open() >= self.peer.streams {
             return None;
         }
         let id = self.next;
         self.next += 2;
         let mut stream = Stream::new(id, self.peer.window.into());
-        stream.bodiless = head.method == Method::HEAD;
+        stream.bodiless = *head.method == Method::HEAD;
         stream.sending = !ends;
-        self.put_headers(id, ends, |encoder, out| head::put_request(encoder, out, head));
+        self.put_headers(id, ends, |encoder, out| {
+            head::put_request(encoder, out, head, length);
+        });
         Some(self.streams.insert(stream))
     }
 
@@ -97,12 +102,12 @@ impl Core {
     ) -> Poll<Result<(), Error>> {
         loop {
             let (window, is_full) = (self.window, self.is_full());
+            let frame = self.peer.frame.min(frame::LARGE) as i64;
             let stream = self.sendable(key)?;
             if data.is_empty() && !last {
                 return Poll::Ready(Ok(()));
             }
-            let most =
-                if is_full { 0 } else { window.min(stream.window).clamp(0, frame::MOST as i64) };
+            let most = if is_full { 0 } else { window.min(stream.window).clamp(0, frame) };
             let size = data.len().min(most as usize);
             if size == 0 && !data.is_empty() {
                 register(&mut stream.writer, cx);

@@ -131,8 +131,10 @@ impl Decoder {
                 (parsed, size)
             }
             index => {
-                let (field, size) = self.entry(index)?;
-                (field.name(), name_size(field, *size))
+                let (field, _) = self.entry(index)?;
+                let name = field.name();
+                let size = name_size(&name);
+                (name, size)
             }
         };
         let value = string(rest, &mut block.text)?;
@@ -159,14 +161,13 @@ impl Decoder {
 }
 
 /// What the name of a table's entry counts.
-fn name_size(field: &Field, size: usize) -> usize {
-    match field.name() {
+fn name_size(name: &Name) -> usize {
+    match name {
         Name::Path => 5,
         Name::Method | Name::Scheme | Name::Status => 7,
         Name::Authority => 10,
         Name::Header(name) => name.as_str().len(),
-        // The message will be refused; this is the most that it can be.
-        Name::Malformed => size - OVERHEAD,
+        Name::Malformed(size) => *size,
     }
 }
 

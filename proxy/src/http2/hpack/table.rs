@@ -19,8 +19,8 @@ pub enum Name {
     Path,
     Status,
     Header(HeaderName),
-    /// No message may have it.
-    Malformed,
+    /// No message may have it. So long it was.
+    Malformed(usize),
 }
 
 impl Name {
@@ -32,7 +32,9 @@ impl Name {
             b":authority" => Self::Authority,
             b":path" => Self::Path,
             b":status" => Self::Status,
-            _ => HeaderName::from_lowercase(bytes).map_or(Self::Malformed, Self::Header),
+            _ => {
+                HeaderName::from_lowercase(bytes).map_or(Self::Malformed(bytes.len()), Self::Header)
+            }
         }
     }
 }
@@ -63,7 +65,7 @@ impl Field {
             Name::Header(name) => HeaderValue::from_maybe_shared(value)
                 .ok()
                 .map(|value| Self::Header(name.clone(), value)),
-            Name::Malformed => None,
+            Name::Malformed(_) => None,
         };
         parsed.unwrap_or(Self::Malformed(name))
     }

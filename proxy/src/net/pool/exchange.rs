@@ -86,11 +86,7 @@ async fn send_on(
             Ok((response, info))
         }
         Lease::Http2(lease) => {
-            let request = request.to_request(body).map_err(|error| UpstreamError {
-                source: Some(Arc::new(error)),
-                ..UpstreamError::unsent(ErrorKind::Protocol)
-            })?;
-            let mut exchange = Exchange::begin(lease, request)?;
+            let mut exchange = Exchange::begin(lease, &request, body)?;
             let (head, body) = poll_fn(|cx| exchange.poll_head(cx)).await?;
             let info = exchange.info().clone();
             let source = Source::Http2(exchange.into_body(body));

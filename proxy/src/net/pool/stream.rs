@@ -10,14 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, Version, header, request, response, uri::Scheme};
+use http::{Method, response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{connect::ConnectionInfo, http2::Lease};
 use crate::{
-    http2::{self, By, Incoming, Outgoing, Reason, RecvStream, SendError, SendStream, strip},
+    http2::{self, By, Incoming, Outgoing, Reason, RecvStream, SendError, SendStream},
     net::{
         body::RequestBody,
+        outbound::Outbound,
         upstreams::{BodyError, Cause, ErrorKind, UpstreamError},
     },
 };
@@ -35,18 +36,21 @@ impl Exchange {
     /// Begins a request: its head is on its way.
     ///
     /// # Errors
-    /// The connection has ended: the request comes back. Or the request is none.
-    pub fn begin(lease: Lease, request: Request<RequestBody>) -> Result<Self, UpstreamError> {
-        let unsent =
-            UpstreamError { reused: lease.reused, ..UpstreamError::unsent(ErrorKind::Closed) };
-        let sender = lease.sender();
-        if !sender.is_open() {
-            return Err(unsent.with_body(request.into_body()));
+    /// The connection has ended: the body comes back. Or the request is none.
+    pub fn begin(
+        lease: Lease,
+        request: &Outbound<'_>,
+        body: RequestBody,
+    ) -> Result<Self, UpstreamError> {
+        if !http2::is_authority(request.authority) {
+            return Err(UpstreamError::unsent(ErrorKind::Protocol));
         }
-        let (head, body) = for_http2(request);
         let ended = body.is_end_stream();
-        let Some((stream, response)) = sender.request(&head, ended) else {
-            return Err(unsent.with_body(body));
+        let without = matches!(*request.method, Method::GET | Method::HEAD | Method::DELETE);
+        let length = body.size_hint().exact().filter(|length| *length > 0 || !without);
+        let Some((stream, response)) = lease.sender().request(request, length, ended) else {
+            let unsent = UpstreamError::unsent(ErrorKind::Closed);
+            return Err(UpstreamError { reused: lease.reused, ..unsent }.with_body(body));
         };
         let upload = stream.map_or(Upload::Over, |stream| Upload::new(stream, body));
         Ok(Self { upload, response: Some(response), lease })
@@ -181,30 +185,6 @@ impl Upload {
             Self::Body(_) | Self::Over => None,
         }
     }
-}
-
-/// Absolute form without `Host`, and nothing that is of an HTTP/1 connection.
-fn for_http2(request: Request<RequestBody>) -> (request::Parts, RequestBody) {
-    let (mut parts, body) = request.into_parts();
-    parts.version = Version::HTTP_2;
-    let host = parts.headers.remove(header::HOST);
-    if let Some(size) = body.size_hint().exact()
-        && (size > 0 || !matches!(parts.method, Method::GET | Method::HEAD | Method::DELETE))
-    {
-        let size = || HeaderValue::from(size);
-        parts.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
-    }
-    strip(&mut parts.headers);
-    if parts.uri.authority().is_none()
-        && let Some(authority) = host.and_then(|host| host.to_str().ok()?.parse().ok())
-    {
-        let mut uri = std::mem::take(&mut parts.uri).into_parts();
-        uri.scheme.get_or_insert(Scheme::HTTP);
-        uri.authority = Some(authority);
-        // Scheme, authority and path are all there: the parts make a URI.
-        parts.uri = Uri::from_parts(uri).unwrap_or_default();
-    }
-    (parts, body)
 }
 
 /// What an error means, and whether something of the request may have reached the application.
