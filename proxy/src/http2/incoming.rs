@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::{Error, Reason, RecvStream};
+use super::{Error, RecvStream};
 
 /// The body of a message. Dropped before its end, the stream is given up.
 #[derive(Debug)]
@@ -50,18 +50,13 @@ impl Incoming {
                     self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Some(Err(error)) => return Poll::Ready(broken_off(error)),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.data_ended = true,
             }
         }
         Poll::Ready(match ready!(self.stream.poll_trailers(cx)) {
             Ok(trailers) => trailers.map(|trailers| Ok(Frame::trailers(trailers))),
-            Err(error) => broken_off(error),
+            Err(error) => Some(Err(error)),
         })
     }
-}
-
-/// `RST_STREAM` with `NO_ERROR` ends a message of which enough was sent (RFC 9113, 8.1).
-fn broken_off(error: Error) -> Option<Result<Frame<Bytes>, Error>> {
-    (error.reason() != Some(Reason::NO_ERROR)).then_some(Err(error))
 }

@@ -376,6 +376,28 @@ fn a_head_of_more_fields_than_a_map_holds_is_refused() {
 }
 
 #[test]
+fn a_message_that_is_reset_is_not_whole_whatever_the_reason() {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for ends in [false, true] {
+        let mut core = Core::new(Role::Client, LIMITS);
+        core.senders = 1;
+        give(&mut core, kind::SETTINGS, 0, 0, &[]);
+        let key = core.request(&Outbound::of(&head(Method::POST)), None, false).unwrap();
+        give(&mut core, kind::HEADERS, flag::END_HEADERS, 1, &[0x88]);
+        give(&mut core, kind::DATA, if ends { flag::END_STREAM } else { 0 }, 1, b"data");
+        give(&mut core, kind::RST_STREAM, 0, 1, &[0; 4]);
+        assert!(matches!(core.poll_response(key, cx), Poll::Ready(Ok(_))));
+        let data = core.poll_data(key, cx);
+        assert!(matches!(data, Poll::Ready(Some(Ok(data))) if data == "data"));
+        let reset = Error::Reset(Reason::NO_ERROR, By::Peer);
+        let rest = (!ends).then(|| Err(reset.clone()));
+        assert_eq!(core.poll_data(key, cx), Poll::Ready(rest));
+        let trailers = if ends { Ok(None) } else { Err(reset) };
+        assert_eq!(core.poll_trailers(key, cx), Poll::Ready(trailers));
+    }
+}
+
+#[test]
 fn responses_that_are_none_reset_their_stream() {
     let (end, whole) = (flag::END_STREAM, flag::END_HEADERS);
     for (what, flags, block) in [

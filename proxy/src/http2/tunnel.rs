@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Reason, RecvStream, SendStream};
+use super::{RecvStream, SendStream};
 use crate::net::unread;
 
 /// Most bytes that one write copies.
@@ -45,12 +45,7 @@ impl AsyncRead for Tunnel {
             match ready!(incoming.poll_data(cx)) {
                 None => return Poll::Ready(Ok(())),
                 Some(Ok(data)) => this.read = data,
-                Some(Err(error)) => {
-                    return Poll::Ready(match error.reason() {
-                        Some(Reason::NO_ERROR | Reason::CANCEL) => Ok(()),
-                        _ => Err(error.into()),
-                    });
-                }
+                Some(Err(error)) => return Poll::Ready(Err(error.into())),
             }
         }
         let size = unread::give(&mut this.read, buf);
