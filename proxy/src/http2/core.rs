@@ -374,6 +374,11 @@ impl Core {
         }
     }
 
+    /// Whether the stream has broken off.
+    pub fn is_broken(&mut self, key: u32) -> bool {
+        self.streams.get(key).error.is_some()
+    }
+
     /// Waits for the stream's breaking off.
     pub fn poll_reset(&mut self, key: u32, cx: &mut Context<'_>) -> Poll<Error> {
         let stream = self.streams.get(key);

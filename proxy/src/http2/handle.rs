@@ -97,6 +97,11 @@ impl SendStream {
         self.0.core.borrow_mut().reset(self.0.key, reason);
     }
 
+    /// Whether the stream has broken off.
+    pub fn is_broken(&self) -> bool {
+        self.0.core.borrow_mut().is_broken(self.0.key)
+    }
+
     /// Waits for the stream's breaking off.
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         self.0.core.borrow_mut().poll_reset(self.0.key, cx)

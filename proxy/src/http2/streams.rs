@@ -9,8 +9,9 @@ use std::task::Waker;
 
 use super::{Error, STREAM_WINDOW};
 
-/// So many streams that are over are remembered.
+/// So many streams that are over are remembered, and so many that we have reset: the peer may not know of those yet.
 const REMEMBERED: usize = 128;
+const RESET: usize = 512;
 /// Parts of a body that are smaller are put together while nobody takes them.
 const SMALL: usize = 1024;
 /// Up to this size.
@@ -136,6 +137,7 @@ pub struct Streams {
     free: Vec<u32>,
     open: HashMap<u32, u32, FixedState>,
     over: VecDeque<(u32, Ended)>,
+    reset: VecDeque<u32>,
 }
 
 impl Streams {
@@ -194,14 +196,18 @@ impl Streams {
 
     /// Remembers how one ended.
     pub fn remember(&mut self, id: u32, how: Ended) {
-        if self.over.len() == REMEMBERED {
-            self.over.pop_front();
+        if how == Ended::ByUs {
+            keep(&mut self.reset, id, RESET);
+        } else {
+            keep(&mut self.over, (id, how), REMEMBERED);
         }
-        self.over.push_back((id, how));
     }
 
     /// How one ended, while that is remembered.
     pub fn ended(&self, id: u32) -> Option<Ended> {
+        if self.reset.contains(&id) {
+            return Some(Ended::ByUs);
+        }
         self.over.iter().rev().find(|(over, _)| *over == id).map(|(_, how)| *how)
     }
 
@@ -211,4 +217,12 @@ impl Streams {
         self.free.push(key);
         stream
     }
+}
+
+/// Adds one to the last ones.
+fn keep<T>(last: &mut VecDeque<T>, one: T, most: usize) {
+    if last.len() == most {
+        last.pop_front();
+    }
+    last.push_back(one);
 }

@@ -257,6 +257,15 @@ fn room_is_given_back_as_bytes_are_read_or_nobody_wants_them() {
         core.release(keys[0], data.len());
     }
     assert_eq!(updates(&mut core), [(0, 532_000)]);
+    // Padding is nobody's to give back but ours.
+    let padded = [&[255][..], &[0; 255]].concat();
+    let key = begin(&mut core, 7, 0);
+    for _ in 0..512 {
+        give(&mut core, kind::DATA, flag::PADDED, 7, &padded);
+    }
+    assert_eq!(updates(&mut core), [(7, 131_072)]);
+    core.let_go(key);
+    sent(&mut core);
     // More than there is room for.
     give(&mut core, kind::DATA, 0, 5, &[0; 16_000]);
     let reset = (kind::RST_STREAM, 0, 5, vec![0, 0, 0, 3]);

@@ -196,6 +196,12 @@ impl Http2 {
         mut respond: SendStream,
         stream: Option<RecvStream>,
     ) {
+        let unanswered = Unanswered::new(&self.patience);
+        self.inside.mark(Part::Streams);
+        if respond.is_broken() {
+            // It was taken back in the same breath.
+            return;
+        }
         let (mut upgrade, mut taker) = (None, None);
         let body = if parts.method == Method::CONNECT {
             if parts.headers.contains_key(header::CONTENT_LENGTH) {
@@ -212,11 +218,9 @@ impl Http2 {
         let exchange = Exchange { upgrade, active: Active::new(&self.activity) };
         let request = Request::from_parts(parts, body);
         let handling = Box::pin(manager::handle(self.connection.clone(), request, exchange));
-        let unanswered = Unanswered::new(&self.patience);
         let state = State::Handling { handling, taker, unanswered };
         let earliest = self.timer.earliest().clone();
         self.streams.push(Stream { respond, state, alarm: Alarm::default(), earliest });
-        self.inside.mark(Part::Streams);
     }
 }
 

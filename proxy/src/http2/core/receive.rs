@@ -158,11 +158,9 @@ impl Core {
     /// What a frame means on a stream that is not open.
     fn after_end(&mut self, id: u32) -> Result<(), Fault> {
         match self.streams.ended(id) {
-            // It was sent before the peer knew.
-            Some(Ended::ByUs) => Ok(()),
-            Some(Ended::ByPeer | Ended::Whole) | None => {
-                Err(Fault::Stream(id, Reason::STREAM_CLOSED))
-            }
+            // It was sent before the peer knew, or it is long ago.
+            Some(Ended::ByUs) | None => Ok(()),
+            Some(Ended::ByPeer | Ended::Whole) => Err(Fault::Stream(id, Reason::STREAM_CLOSED)),
         }
     }
 
@@ -209,6 +207,9 @@ impl Core {
         stream.wake_reader();
         if ends {
             self.close_whole(key);
+        } else if data.len() < payload.len() {
+            // Nobody gives back the padding's room.
+            self.release(key, 0);
         }
         Ok(())
     }
