@@ -34,6 +34,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// What a connection's sender may send before we have read it.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
+/// The same for a server's connection, on which many that read slowly may stand beside those that do not.
+const CLIENT_WINDOW: u32 = 16 * 1024 * 1024;
+
 /// What is of an HTTP/1 connection and may not be sent (RFC 9113, 8.2.2).
 const OF_CONNECTIONS: [HeaderName; 5] = [
     header::CONNECTION,

@@ -45,8 +45,10 @@ impl<IO> Connection<IO> {
     }
 
     /// The end of a client, and what begins its requests.
-    pub fn client(io: IO, limits: Limits) -> (Self, Sender) {
+    /// The server is assumed to take so many streams until it says how many.
+    pub fn client(io: IO, limits: Limits, assumed: usize) -> (Self, Sender) {
         let connection = Self::new(io, Role::Client, limits);
+        connection.core.borrow_mut().assume(assumed);
         let sender = Sender::new(connection.core.clone());
         (connection, sender)
     }
@@ -68,6 +70,26 @@ impl<IO> Connection<IO> {
     /// Takes no further requests than those that are on their way, and ends with the last of them.
     pub fn leave(&mut self) {
         self.core.borrow_mut().leave();
+    }
+
+    /// The same without waiting for the peer to know.
+    pub fn leave_now(&mut self) {
+        self.core.borrow_mut().leave_now();
+    }
+
+    /// Ends it, for this reason.
+    pub fn end(&mut self, reason: Reason) {
+        self.core.borrow_mut().broken(reason);
+    }
+
+    /// Whether it takes no further streams.
+    pub fn has_left(&self) -> bool {
+        self.core.borrow().has_left()
+    }
+
+    /// Whether it is over but for what is to be sent.
+    pub fn has_failed(&self) -> bool {
+        self.core.borrow().failure().is_some()
     }
 
     /// Asks the peer whether it is there.
@@ -115,6 +137,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             }
             if must_send {
                 ready!(self.poll_send(cx))?;
+            }
+            if self.core.borrow().is_crowded() {
+                // Whoever holds what is over lets go of it first.
+                break;
             }
             if ready!(self.poll_read(cx)) == 0 {
                 let kind = io::ErrorKind::BrokenPipe;

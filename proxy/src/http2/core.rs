@@ -13,7 +13,7 @@ use std::{
 use http::request;
 
 use super::{
-    By, CONNECTION_WINDOW, Error, Reason, STREAM_WINDOW,
+    By, CLIENT_WINDOW, CONNECTION_WINDOW, Error, Reason, STREAM_WINDOW,
     frame::{self, setting},
     hpack::{Decoder, Encoder},
     streams::{Ended, Stream, Streams},
@@ -23,7 +23,7 @@ mod read;
 mod receive;
 mod send;
 
-use receive::Partial;
+use receive::{Partial, SLACK};
 
 /// Bytes that wait to be sent, at which nobody adds to a body.
 const HELD: usize = 64 * 1024;
@@ -35,8 +35,6 @@ const HEADS: usize = 256 * 1024;
 const SPARES: usize = 4;
 /// The window of those that have not said otherwise.
 const DEFAULT_WINDOW: u32 = 65_535;
-/// Streams at once before the peer has said how many.
-const STREAMS_UNSAID: usize = 100;
 /// Highest number of a stream.
 const LAST: u32 = 0x7fff_ffff;
 /// The payload of the `PING` that follows the first `GOAWAY`.
@@ -106,6 +104,8 @@ pub struct Core {
     waits: u64,
     /// What the peer may still send.
     room: i64,
+    /// At so many bytes of [`Self::unsaid`] it is told.
+    half: u32,
     /// Bytes whose room was given back without the peer knowing.
     unsaid: u32,
 
@@ -115,12 +115,18 @@ pub struct Core {
     next: u32,
     /// Those that may begin streams.
     pub senders: usize,
+    /// Streams that were begun by either side.
+    begun: usize,
+    /// Those that the last one left out.
+    skipped: std::ops::Range<u32>,
     /// Streams that were reset because the peer does not keep to the protocol.
     violations: usize,
     /// Frames in a row that say nothing.
     empty: usize,
     /// The peer takes no more streams.
     refuses: bool,
+    /// The peer was told that we will take no more streams.
+    leaving: bool,
     /// We take no more streams than up to this one.
     left: Option<u32>,
     /// A `PING` was answered.
@@ -147,12 +153,16 @@ impl Core {
                 frame::settings(&mut out, &[streams, window, head]);
             }
         }
-        frame::window_update(&mut out, 0, CONNECTION_WINDOW - DEFAULT_WINDOW);
+        let room = match role {
+            Role::Client => CLIENT_WINDOW,
+            Role::Server => CONNECTION_WINDOW,
+        };
+        frame::window_update(&mut out, 0, room - DEFAULT_WINDOW);
         let peer = Settings {
             said: false,
             window: DEFAULT_WINDOW,
             frame: frame::MOST,
-            streams: STREAMS_UNSAID,
+            streams: usize::MAX,
         };
         Self {
             role,
@@ -171,14 +181,18 @@ impl Core {
             window: DEFAULT_WINDOW.into(),
             waiting: Vec::new(),
             waits: 0,
-            room: CONNECTION_WINDOW.into(),
+            room: room.into(),
+            half: room / 2,
             unsaid: 0,
             last: 0,
             next: 1,
             senders: 0,
+            begun: 0,
+            skipped: 0..0,
             violations: 0,
             empty: 0,
             refuses: false,
+            leaving: false,
             left: None,
             answered: false,
             failed: None,
@@ -277,7 +291,7 @@ impl Core {
         }
         match error {
             Error::GoAway(reason, By::Us) => {
-                let last = self.last;
+                let last = self.left.unwrap_or(self.last);
                 frame::go_away(self.out(), last, reason);
             }
             _ => (self.out, self.sent, self.answers) = (Vec::new(), 0, 0),
@@ -321,11 +335,36 @@ impl Core {
 
     /// Takes no streams but those that are on their way.
     pub fn leave(&mut self) {
-        if self.left.is_none() && self.failed.is_none() {
+        if !self.leaving && self.left.is_none() && self.failed.is_none() {
+            self.leaving = true;
             let out = self.out();
             frame::go_away(out, LAST, Reason::NO_ERROR);
             frame::ping(out, LEAVING, false);
         }
+    }
+
+    /// Takes no streams but those that have come.
+    pub fn leave_now(&mut self) {
+        if self.left.is_none() && self.failed.is_none() {
+            let last = self.last;
+            self.left = Some(last);
+            frame::go_away(self.out(), last, Reason::NO_ERROR);
+        }
+    }
+
+    /// Whether it takes no streams any more.
+    pub fn has_left(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// So many streams are assumed to be allowed until the peer says how many are.
+    pub fn assume(&mut self, streams: usize) {
+        self.peer.streams = streams;
+    }
+
+    /// Whether many streams that are over are held.
+    pub fn is_crowded(&self) -> bool {
+        self.streams.all() - self.streams.open() > SLACK / 2
     }
 
     /// Asks the peer whether it is there.

@@ -12,6 +12,8 @@ use super::{Error, STREAM_WINDOW};
 /// So many streams that are over are remembered, and so many that we have reset: the peer may not know of those yet.
 const REMEMBERED: usize = 128;
 const RESET: usize = 512;
+/// Places for so many streams are kept when there are none.
+const KEPT: usize = 64;
 /// Parts of a body that are smaller are put together while nobody takes them.
 const SMALL: usize = 1024;
 /// Up to this size.
@@ -215,6 +217,9 @@ impl Streams {
     pub fn remove(&mut self, key: u32) -> Option<Stream> {
         let stream = self.slots[key as usize].take();
         self.free.push(key);
+        if self.all() == 0 && self.slots.capacity() > KEPT {
+            (self.slots, self.free, self.open) = Default::default();
+        }
         stream
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use ::http::{HeaderValue, Method, Request, Response, header, request};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http_body::Body;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, date, io::linger};
 use crate::{
@@ -44,6 +44,8 @@ const STREAMS: u32 = 1024;
 pub const ABANDONED: u64 = 500;
 /// Requests that are older than this when they are taken back do not count.
 const ABANDONED_AT_ONCE: Duration = Duration::from_secs(1);
+/// How long who has been told to go may take: to say that it knows, and then, when nothing is under way, to close.
+const FAREWELL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// How often streams and frames follow each other before others get their turn.
 const ROUNDS: u32 = 16;
 
@@ -90,6 +92,10 @@ struct Http2 {
     patience: Rc<Patience>,
     inside: Inside,
     timer: Timer,
+    /// No further requests are wanted.
+    finishing: bool,
+    /// When it is seen to that a connection that ends has an end.
+    farewell: Option<Instant>,
 }
 
 impl Http2 {
@@ -114,11 +120,14 @@ impl Http2 {
             patience: Rc::default(),
             inside: Inside::new(),
             timer: Timer::default(),
+            finishing: false,
+            farewell: None,
         }
     }
 
     /// No further requests: what is under way is finished, and the client is told.
     fn finish(&mut self) {
+        self.finishing = true;
         self.frames.leave();
         self.inside.mark(Part::Frames);
     }
@@ -128,6 +137,9 @@ impl Http2 {
         self.inside.enter(cx.waker());
         self.frames.attend(self.inside.waker(Part::Frames));
         self.timer.ring(clock::now(), self.streams.iter().map(|stream| &stream.alarm));
+        if self.is_left_waiting() {
+            return Poll::Ready(());
+        }
         for round in 0..=ROUNDS {
             if round == ROUNDS {
                 self.send();
@@ -138,6 +150,8 @@ impl Http2 {
                 if self.patience.is_over() {
                     let peer = self.connection.peer;
                     tracing::warn!(%peer, "closed: too many requests were taken back at once");
+                    self.frames.end(Reason::ENHANCE_YOUR_CALM);
+                    self.send();
                     return Poll::Ready(());
                 }
             }
@@ -156,6 +170,29 @@ impl Http2 {
         self.timer.poll(cx);
         self.inside.leave();
         Poll::Pending
+    }
+
+    /// Whether a connection that is to end has waited long enough for the client to take part in that.
+    fn is_left_waiting(&mut self) -> bool {
+        let failed = self.frames.has_failed();
+        if !self.finishing && !failed {
+            return false;
+        }
+        let now = clock::now();
+        let at = *self.farewell.get_or_insert(now + FAREWELL);
+        if now >= at {
+            if self.streams.is_empty() && (failed || self.frames.has_left()) {
+                tracing::debug!(peer = %self.connection.peer, "closed: told to go, and did not");
+                return true;
+            }
+            // Whether it has said that it knows or not.
+            self.frames.leave_now();
+            self.farewell = Some(now + FAREWELL);
+        }
+        if let Some(at) = self.farewell {
+            self.timer.wait(at);
+        }
+        false
     }
 
     /// Sends what the turn has written. When that fails, the frames are to tell of it.

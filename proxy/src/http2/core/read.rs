@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::{Core, register};
-use crate::http2::{CONNECTION_WINDOW, Error, STREAM_WINDOW, frame};
+use crate::http2::{Error, STREAM_WINDOW, frame};
 
 impl Core {
     /// The response's head.
@@ -91,7 +91,8 @@ impl Core {
     /// Gives back room of the connection.
     pub(super) fn release_room(&mut self, size: usize) {
         self.unsaid += size as u32;
-        if self.unsaid >= CONNECTION_WINDOW / 2 {
+        // What nobody reads may be most of it: others must not wait for that.
+        if self.unsaid >= self.half || self.unsaid > 0 && i64::from(self.unsaid) >= self.room {
             let more = std::mem::take(&mut self.unsaid);
             self.room += i64::from(more);
             frame::window_update(self.out(), 0, more);

@@ -15,7 +15,7 @@ const VIOLATIONS: usize = 1024;
 /// Frames in a row that may say nothing.
 const EMPTY: usize = 1000;
 /// Streams that may be held beside those that may be open: they were reset, and nobody has seen it yet.
-const SLACK: usize = 600;
+pub const SLACK: usize = 600;
 /// What blocks of headers may have beside as many bytes as their list may count.
 const BLOCK: usize = 16 * 1024;
 /// Windows do not grow beyond.
@@ -81,7 +81,7 @@ impl Core {
 
     fn violated(&mut self, id: u32, reason: Reason) {
         self.violations += 1;
-        if self.violations > VIOLATIONS {
+        if self.violations > VIOLATIONS && self.violations > self.begun / 2 {
             return self.fail(Error::GoAway(Reason::ENHANCE_YOUR_CALM, By::Us));
         }
         match self.streams.find(id) {
@@ -233,7 +233,9 @@ impl Core {
             if head.stream.is_multiple_of(2) {
                 return Err(PROTOCOL);
             }
+            self.skipped = self.last + 1..head.stream;
             self.last = head.stream;
+            self.begun += 1;
         } else if self.is_idle(head.stream) {
             return Err(PROTOCOL);
         }
@@ -283,8 +285,7 @@ impl Core {
         let Some(key) = self.streams.find(id) else {
             return match (self.streams.ended(id), self.role) {
                 (Some(Ended::Whole), _) => Err(Fault::Connection(Reason::STREAM_CLOSED)),
-                // It was never begun, or so long ago that the peer must know.
-                (None, Role::Server) => Err(PROTOCOL),
+                (None, Role::Server) if self.skipped.contains(&id) => Err(PROTOCOL),
                 _ => self.after_end(id),
             };
         };
@@ -332,14 +333,10 @@ impl Core {
         let Headers { stream: id, ends, .. } = headers;
         if self.left.is_some() {
             // It was told that nobody will look at it.
-            self.streams.remember(id, Ended::ByUs);
             return Ok(());
         }
         let most = self.limits.streams as usize;
-        if self.streams.all() >= most.saturating_add(SLACK) {
-            return Err(TOO_MUCH);
-        }
-        if self.streams.open() >= most {
+        if self.streams.open() >= most || self.streams.all() >= most.saturating_add(SLACK) {
             self.refuse(id, Reason::REFUSED_STREAM);
             return Ok(());
         }
@@ -451,11 +448,9 @@ impl Core {
             self.answer(|out| frame::ping(out, payload, true));
         } else if payload == ALIVE {
             self.answered = true;
-        } else if payload == LEAVING && self.left.is_none() {
+        } else if payload == LEAVING && self.leaving {
             // What the client sent before it knew has come.
-            let last = self.last;
-            self.left = Some(last);
-            frame::go_away(self.out(), last, Reason::NO_ERROR);
+            self.leave_now();
         }
         Ok(())
     }

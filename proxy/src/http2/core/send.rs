@@ -34,6 +34,7 @@ impl Core {
         }
         let id = self.next;
         self.next += 2;
+        self.begun += 1;
         let mut stream = Stream::new(id, self.peer.window.into());
         stream.bodiless = *head.method == Method::HEAD;
         stream.sending = !ends;

@@ -62,6 +62,8 @@ impl Field {
             Name::Path if value.is_empty() => None,
             Name::Path => PathAndQuery::from_maybe_shared(value).ok().map(Self::Path),
             Name::Status => StatusCode::from_bytes(&value).ok().map(Self::Status),
+            // It would mean another thing elsewhere (RFC 9113, 8.2.1).
+            Name::Header(_) if is_blank(value.first()) || is_blank(value.last()) => None,
             Name::Header(name) => HeaderValue::from_maybe_shared(value)
                 .ok()
                 .map(|value| Self::Header(name.clone(), value)),
@@ -90,6 +92,10 @@ impl Field {
             Self::Malformed(name) => name.clone(),
         }
     }
+}
+
+fn is_blank(byte: Option<&u8>) -> bool {
+    matches!(byte, Some(b' ' | b'\t'))
 }
 
 /// The table, from index 1 on: names, and the values that some have.

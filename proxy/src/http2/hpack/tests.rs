@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::{Block, Broken, Decoder, Encoder, Field, Item, Secrecy, table};
+use super::{Block, Broken, Decoder, Encoder, Field, Item, Secrecy, table, table::Name};
 
 const LIMIT: usize = 64 * 1024;
 
@@ -140,6 +140,14 @@ fn what_is_malformed_is_told_and_leaves_the_table_as_it_must_be() {
     assert_eq!(decoded(&mut decoder, &long).unwrap(), fields(&[malformed]));
     assert_eq!(decoded(&mut decoder, &hex("40 0178 0161")).unwrap(), fields(&[x]));
     assert_eq!(decoded(&mut decoder, &hex("7f00 0162 bf")).unwrap(), fields(&[malformed, x]));
+}
+
+#[test]
+fn blanks_around_values_are_malformed() {
+    for (value, fits) in [("a b", true), (" a", false), ("a\t", false), ("", true), (" ", false)] {
+        let field = Field::new(Name::new(b"x"), Bytes::copy_from_slice(value.as_bytes()));
+        assert_eq!(matches!(field, Field::Header(..)), fits, "{value:?}");
+    }
 }
 
 #[test]

@@ -28,6 +28,8 @@ use crate::{
 
 /// Largest header list of a response.
 const MAX_HEAD: usize = 64 * 1024;
+/// How long an endpoint may take to read the end of a connection.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// A PING must be answered in this time, at least.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -144,7 +146,8 @@ impl Drop for Lease {
 pub fn begin(pool: &Rc<Pool>, cluster: &Cluster, connection: Connection) {
     // It pushes nothing.
     let limits = Limits { streams: 0, head: MAX_HEAD };
-    let (frames, sender) = http2::Connection::client(connection.io, limits);
+    let assumed = pool.allowed_streams.get();
+    let (frames, sender) = http2::Connection::client(connection.io, limits, assumed);
     let health = Rc::new(Health {
         // Until the endpoint says what it allows, what its other connections allow is assumed.
         allowed: Cell::new(pool.allowed_streams.get()),
@@ -165,6 +168,7 @@ pub fn begin(pool: &Rc<Pool>, cluster: &Cluster, connection: Connection) {
         assumed: frames.allowed(),
         frames,
         keepalive,
+        farewell: None,
         health,
         pool: Rc::downgrade(pool),
         _member: Member::join(pool),
@@ -183,6 +187,8 @@ struct Driver {
     /// Streams at once before the endpoint has said how many.
     assumed: usize,
     keepalive: Option<Keepalive>,
+    /// Runs while the connection's end waits for the endpoint.
+    farewell: Option<Pin<Box<Sleep>>>,
     health: Rc<Health>,
     pool: Weak<Pool>,
     _member: Member,
@@ -204,6 +210,12 @@ impl Future for Driver {
             && let Poll::Ready(Err(error)) = this.frames.poll_send(cx)
         {
             polled = Poll::Ready(Err(error));
+        }
+        if polled.is_pending() && (this.frames.has_left() || this.frames.has_failed()) {
+            let farewell = this.farewell.get_or_insert_with(|| Box::pin(sleep(FAREWELL)));
+            if farewell.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
         }
         let now = this.frames.allowed();
         if now != this.assumed {

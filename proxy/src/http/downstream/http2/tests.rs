@@ -19,8 +19,10 @@ use crate::{
         route::RouteAction,
     },
     data::testing::{
-        Proxy, backend, chain, cluster, config, config_of, host, listener, manager, raw_backend,
-        route, routes, run, tcp_chain, text, to_cluster, until,
+        Proxy, backend, chain, cluster, config, config_of,
+        frames::{END_STREAM, GOAWAY, HEADERS, Said, frame, get_on, head, send_frames},
+        host, listener, manager, raw_backend, route, routes, run, tcp_chain, text, to_cluster,
+        until,
     },
     shared::Lifecycle,
 };
@@ -261,6 +263,33 @@ fn a_drained_connection_finishes_its_streams_and_takes_no_more() {
         let answer = bytes(&mut response.await.unwrap().into_body()).await.unwrap();
         assert_eq!(answer, b"done");
         over.notified().await;
+        proxy.thread.until_idle().await;
+    });
+}
+
+#[test]
+fn a_client_that_does_not_answer_farewells_is_closed() {
+    run(async {
+        let server = backend(|_| async { text(200, "done") }).await;
+        let proxy = Proxy::new(config(forwarding(), vec![cluster("c", &[server])]));
+        // One says nothing more, one stops amid a head.
+        let head = frame(HEADERS, END_STREAM, 3, &head(&[]));
+        let (mut silent, _silent) = send_frames(proxy.http().await, &get_on(1)).await;
+        let (mut amid, _amid) = send_frames(proxy.http().await, &[get_on(1), head].concat()).await;
+        assert_eq!(silent.said_of(1).await, Said::Status(200));
+        assert_eq!(amid.said_of(1).await, Said::Status(200));
+        proxy.control.lifecycle.send(Lifecycle::Draining).unwrap();
+        for answers in [&mut silent, &mut amid] {
+            let mut farewells = Vec::new();
+            while let Some((kind, _, _, payload)) = answers.next().await {
+                if kind == GOAWAY {
+                    farewells.push(payload[3]);
+                }
+            }
+            // First that it will go, then which was the last.
+            assert_eq!(farewells.len(), 2, "{farewells:?}");
+            assert_eq!(farewells[0], 255);
+        }
         proxy.thread.until_idle().await;
     });
 }
