@@ -273,3 +273,39 @@ async fn a_name_that_no_http1_client_could_take_is_an_error() {
     let error = test.send().await.unwrap_err();
     assert_eq!((error.kind, error.sent), (ErrorKind::Protocol, true));
 }
+
+#[tokio::test(flavor = "local")]
+async fn requests_before_the_settings_are_as_many_as_other_connections_allowed() {
+    let connections = std::cell::Cell::new(0);
+    let server = Server::listen(move |io, _| {
+        let first = connections.replace(connections.get() + 1) == 0;
+        async move {
+            if !first {
+                // The requests are there before anything is said.
+                io.readable().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let mut builder = h2::server::Builder::new();
+            builder.max_concurrent_streams(1024);
+            let mut connection = builder.handshake::<_, Bytes>(io).await.unwrap();
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                respond.send_response(Response::new(()), true).unwrap();
+                if first {
+                    connection.graceful_shutdown();
+                }
+            }
+        }
+    })
+    .await;
+    let test = Rc::new(Test::new(&[server.address], speak_http2));
+    assert_eq!(test.get().await.unwrap().0, 200);
+    let all: Vec<_> = (0..300)
+        .map(|_| {
+            let test = test.clone();
+            spawn_local(async move { test.get().await.map_err(|error| error.kind) })
+        })
+        .collect();
+    for one in all {
+        assert_eq!(one.await.unwrap().map(|answer| answer.0), Ok(200));
+    }
+}
