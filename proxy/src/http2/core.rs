@@ -123,6 +123,8 @@ pub struct Core {
     violations: usize,
     /// Frames in a row that say nothing.
     empty: usize,
+    /// Streams that the peer has reset in this turn.
+    resets: usize,
     /// The peer takes no more streams.
     refuses: bool,
     /// The peer was told that we will take no more streams.
@@ -191,6 +193,7 @@ impl Core {
             skipped: 0..0,
             violations: 0,
             empty: 0,
+            resets: 0,
             refuses: false,
             leaving: false,
             left: None,
@@ -201,7 +204,7 @@ impl Core {
 
     /// The owner has its turn, at the end of which it sends what there is ([`Self::poll_send`]).
     pub fn attend(&mut self, task: &Waker) {
-        self.awake = true;
+        (self.awake, self.resets) = (true, 0);
         if !self.task.as_ref().is_some_and(|known| known.will_wake(task)) {
             self.task = Some(task.clone());
         }
@@ -362,9 +365,9 @@ impl Core {
         self.peer.streams = streams;
     }
 
-    /// Whether many streams that are over are held.
+    /// Whether many streams have been reset in this turn, which those that hold them should hear of before there are more.
     pub fn is_crowded(&self) -> bool {
-        self.streams.all() - self.streams.open() > SLACK / 2
+        self.resets > SLACK / 2
     }
 
     /// Asks the peer whether it is there.

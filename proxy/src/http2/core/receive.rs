@@ -379,6 +379,7 @@ impl Core {
         }
         if let Some(key) = self.streams.find(head.stream) {
             let reason = Reason(u32::from_be_bytes(reason));
+            self.resets += 1;
             self.streams.close(key, Ended::ByPeer);
             let stream = self.streams.get(key);
             stream.error = Some(Error::Reset(reason, By::Peer));
