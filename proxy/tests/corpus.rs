@@ -12,8 +12,14 @@ use proptest::prelude::*;
 mod bootstrap;
 #[path = "../fuzz/targets/client_hello.rs"]
 mod client_hello;
+#[path = "../fuzz/targets/frames.rs"]
+mod frames;
 #[path = "../fuzz/targets/http2.rs"]
 mod http2;
+#[path = "../fuzz/targets/http2_requests.rs"]
+mod http2_requests;
+#[path = "../fuzz/targets/http2_responses.rs"]
+mod http2_responses;
 #[path = "../fuzz/targets/path.rs"]
 mod path;
 #[path = "../fuzz/targets/peer.rs"]
@@ -58,6 +64,18 @@ fn client_hellos_of_the_corpus() {
 #[test]
 fn http_2_of_the_corpus() {
     feed("http2", 8, http2::run);
+}
+
+#[test]
+fn http_2_requests_of_the_corpora() {
+    feed("http2_requests", 64, http2_requests::run);
+    feed("http2", 64, http2_requests::run);
+}
+
+#[test]
+fn http_2_responses_of_the_corpora() {
+    feed("http2_responses", 64, http2_responses::run);
+    feed("http2", 64, http2_responses::run);
 }
 
 #[test]
@@ -125,6 +143,16 @@ proptest! {
     #[test]
     fn edited_client_hellos_are_survived(bytes in edited("client_hello")) {
         client_hello::run(&bytes);
+    }
+
+    #[test]
+    fn edited_requests_are_seen_alike(bytes in edited("http2_requests")) {
+        http2_requests::run(&bytes);
+    }
+
+    #[test]
+    fn edited_responses_are_seen_alike(bytes in edited("http2_responses")) {
+        http2_responses::run(&bytes);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../targets/frames.rs"]
+mod frames;
 #[path = "../targets/http2.rs"]
 mod target;
 

@@ -28,6 +28,8 @@ use weft_proxy::{
     shared::Shared,
 };
 
+use super::frames::{aligned, frame};
+
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// The honest request's stream.
 const LAST: u32 = 0x7fff_ffff;
@@ -40,7 +42,7 @@ pub fn run(bytes: &[u8]) {
     let address = *PROXY.get_or_init(start);
     let mut stream = connect(address);
     stream.set_read_timeout(Some(STUCK)).expect("a timeout");
-    let frames = if mode & 1 == 0 { aligned(bytes) } else { bytes.to_vec() };
+    let frames = if mode & 1 == 0 { aligned(bytes).concat() } else { bytes.to_vec() };
     // It may have been sent away already.
     let _ = stream.write_all(&[HELLO, &frames].concat());
     if mode & 1 == 0 {
@@ -71,24 +73,6 @@ fn read(stream: &mut TcpStream, bytes: &mut [u8]) -> Option<()> {
         .read_exact(bytes)
         .map_err(|error| assert!(error.kind() != ErrorKind::WouldBlock, "the proxy is stuck"))
         .ok()
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// Frames with their lengths' lowest byte alone, and the last as long as what is there.
-fn aligned(mut bytes: &[u8]) -> Vec<u8> {
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = bytes.split_first_chunk::<4>() {
-        let [length, kind, flags, stream] = *head;
-        let (payload, rest) = rest.split_at(rest.len().min(length.into()));
-        // The kinds that there are, and some that are not.
-        frames.extend(frame(kind % 12, flags, stream.into(), payload));
-        bytes = rest;
-    }
-    frames
 }
 
 /// Starts proxy and server, for as long as the process runs.
