@@ -379,8 +379,8 @@ fn a_request_is_written_from_where_it_stands() {
     let mut client = Core::new(Role::Client, LIMITS);
     give(&mut client, kind::SETTINGS, 0, 0, &[]);
     client.request(&outbound, Some(7), false).unwrap();
-    let frames = sent(&mut client).into_iter();
-    let (_, flags, _, block) = frames.filter(|frame| frame.0 == kind::HEADERS).last().unwrap();
+    let mut frames = sent(&mut client);
+    let (_, flags, _, block) = frames.pop().unwrap();
     let mut server = server(LIMITS, &[]);
     give(&mut server, kind::HEADERS, flags, 1, &block);
     let (head, _) = server.next_request().unwrap();
