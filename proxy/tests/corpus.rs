@@ -6,7 +6,7 @@
 
 use std::{fs, path::Path};
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 #[path = "../fuzz/targets/bootstrap.rs"]
 mod bootstrap;
@@ -32,7 +32,9 @@ mod xds;
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
-    let inputs: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let inputs: Vec<_> = files.into_iter().map(|file| fs::read(file).unwrap()).collect();
     assert!(!inputs.is_empty(), "{folder:?} is empty");
     inputs
 }
@@ -146,16 +148,6 @@ proptest! {
     }
 
     #[test]
-    fn edited_requests_are_seen_alike(bytes in edited("http2_requests")) {
-        http2_requests::run(&bytes);
-    }
-
-    #[test]
-    fn edited_responses_are_seen_alike(bytes in edited("http2_responses")) {
-        http2_responses::run(&bytes);
-    }
-
-    #[test]
     fn edited_paths_are_survived(bytes in edited("path")) {
         path::run(&bytes);
     }
@@ -193,5 +185,24 @@ proptest! {
     #[test]
     fn edited_frames_are_survived(bytes in edited("http2")) {
         http2::run(&bytes);
+    }
+}
+
+/// Always the same: what is new is the fuzzers' to find.
+fn settled() -> ProptestConfig {
+    ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(settled())]
+
+    #[test]
+    fn edited_requests_are_seen_alike(bytes in edited("http2_requests")) {
+        http2_requests::run(&bytes);
+    }
+
+    #[test]
+    fn edited_responses_are_seen_alike(bytes in edited("http2_responses")) {
+        http2_responses::run(&bytes);
     }
 }
