@@ -5,7 +5,7 @@
 use std::{cell::RefCell, convert::Infallible, rc::Rc};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -49,6 +49,8 @@ fn ours(bytes: &[u8], step: usize) -> (Vec<Seen>, bool) {
         let Ok(head) = request::parse(&head, LIMITS) else { return (seen, true) };
         let parts = head.parts;
         let line = format!("{} {} {:?}", parts.method, parts.uri, parts.version);
+        // hyper's service agrees to it: what follows is no request.
+        let last = parts.method == Method::CONNECT || !head.persists;
         let mut next =
             Seen { line, headers: parts.headers, body: None, trailers: HeaderMap::new() };
         let (mut decoder, mut body) = (Decoder::request(head.framing), BytesMut::new());
@@ -72,7 +74,7 @@ fn ours(bytes: &[u8], step: usize) -> (Vec<Seen>, bool) {
             }
         };
         seen.push(next);
-        if refused || !head.persists {
+        if refused || last {
             return (seen, refused);
         }
     }
