@@ -8,6 +8,8 @@ use std::{fs, path::Path};
 
 use proptest::{prelude::*, test_runner::RngSeed};
 
+#[path = "../fuzz/targets/bodies.rs"]
+mod bodies;
 #[path = "../fuzz/targets/bootstrap.rs"]
 mod bootstrap;
 #[path = "../fuzz/targets/client_hello.rs"]

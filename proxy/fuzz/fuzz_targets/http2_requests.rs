@@ -3,6 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+#[path = "../targets/bodies.rs"]
+mod bodies;
 #[path = "../targets/frames.rs"]
 mod frames;
 #[path = "../targets/http2_requests.rs"]

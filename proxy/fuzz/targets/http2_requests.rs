@@ -9,10 +9,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use weft_proxy::http2::{Connection, Limits};
 
-use super::frames::aligned;
+use super::{
+    bodies::{self, Whole, send},
+    frames::aligned,
+};
 
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const GOAWAY: u8 = 7;
@@ -24,7 +26,7 @@ const HEAD: usize = 16 * 1024;
 struct Seen {
     line: String,
     headers: HeaderMap,
-    body: Option<(Bytes, HeaderMap)>,
+    body: Option<Whole>,
 }
 
 impl Seen {
@@ -66,22 +68,6 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Sends one frame after the other: what is in one read must not matter.
-async fn send(mut client: DuplexStream, frames: &[Vec<u8>]) {
-    let _ = client.write_all(HELLO).await;
-    for frame in frames {
-        if client.write_all(frame).await.is_err() {
-            break;
-        }
-        for _ in 0..4 {
-            tokio::task::yield_now().await;
-        }
-    }
-    let _ = client.shutdown().await;
-    let mut answers = Vec::new();
-    let _ = client.read_to_end(&mut answers).await;
-}
-
 /// What has come of a body.
 enum Body<T> {
     Coming(T, BytesMut),
@@ -111,20 +97,8 @@ async fn ours(frames: &[Vec<u8>]) -> Outcome {
             }
             for (at, body) in bodies.iter_mut().enumerate() {
                 let Body::Coming(incoming, read) = body else { continue };
-                let ended = loop {
-                    match incoming.poll_data(cx) {
-                        Poll::Ready(Some(Ok(data))) => {
-                            incoming.release(data.len());
-                            read.extend_from_slice(&data);
-                        }
-                        Poll::Ready(Some(Err(_))) => break Some(None),
-                        Poll::Ready(None) => break Some(trailers(incoming.poll_trailers(cx))),
-                        Poll::Pending => break None,
-                    }
-                };
-                if let Some(trailers) = ended {
-                    let read = std::mem::take(read).freeze();
-                    outcome.requests[at].body = trailers.map(|trailers| (read, trailers));
+                if let Poll::Ready(ended) = bodies::read(incoming, read, cx) {
+                    outcome.requests[at].body = ended;
                     *body = Body::Over;
                 }
             }
@@ -133,15 +107,8 @@ async fn ours(frames: &[Vec<u8>]) -> Outcome {
         })
         .await;
     };
-    tokio::join!(serving, send(client, frames));
+    tokio::join!(serving, send(client, HELLO, frames));
     outcome
-}
-
-fn trailers<E>(polled: Poll<Result<Option<HeaderMap>, E>>) -> Option<HeaderMap> {
-    match polled {
-        Poll::Ready(Ok(trailers)) => Some(trailers.unwrap_or_default()),
-        _ => None,
-    }
 }
 
 async fn theirs(frames: &[Vec<u8>]) -> Outcome {
@@ -175,20 +142,8 @@ async fn theirs(frames: &[Vec<u8>]) -> Outcome {
             };
             for (at, body) in bodies.iter_mut().enumerate() {
                 let Body::Coming(incoming, read) = body else { continue };
-                let ended = loop {
-                    match incoming.poll_data(cx) {
-                        Poll::Ready(Some(Ok(data))) => {
-                            let _ = incoming.flow_control().release_capacity(data.len());
-                            read.extend_from_slice(&data);
-                        }
-                        Poll::Ready(Some(Err(_))) => break Some(None),
-                        Poll::Ready(None) => break Some(trailers(incoming.poll_trailers(cx))),
-                        Poll::Pending => break None,
-                    }
-                };
-                if let Some(trailers) = ended {
-                    let read = std::mem::take(read).freeze();
-                    outcome.requests[at].body = trailers.map(|trailers| (read, trailers));
+                if let Poll::Ready(ended) = bodies::read(incoming, read, cx) {
+                    outcome.requests[at].body = ended;
                     *body = Body::Over;
                 }
             }
@@ -196,6 +151,6 @@ async fn theirs(frames: &[Vec<u8>]) -> Outcome {
         })
         .await;
     };
-    tokio::join!(serving, send(client, frames));
+    tokio::join!(serving, send(client, HELLO, frames));
     outcome
 }

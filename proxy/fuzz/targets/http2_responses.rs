@@ -8,13 +8,15 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, StatusCode};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use weft_proxy::{
     http2::{Connection, Limits},
     net::outbound::Outbound,
 };
 
-use super::frames::aligned;
+use super::{
+    bodies::{self, Whole, send},
+    frames::aligned,
+};
 
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
 const HEAD: usize = 16 * 1024;
@@ -26,7 +28,7 @@ const ASKED: [Method; 3] = [Method::GET, Method::HEAD, Method::POST];
 struct Seen {
     head: Option<(StatusCode, HeaderMap)>,
     /// All of it.
-    body: Option<(Bytes, HeaderMap)>,
+    body: Option<Whole>,
 }
 
 /// How a connection went.
@@ -58,25 +60,6 @@ fn request(method: &Method) -> Request<()> {
     request
 }
 
-/// Sends one frame after the other: what is in one read must not matter.
-async fn send(mut server: DuplexStream, frames: &[Vec<u8>]) {
-    let _ = server.write_all(SETTINGS).await;
-    for frame in frames {
-        for _ in 0..4 {
-            tokio::task::yield_now().await;
-        }
-        if server.write_all(frame).await.is_err() {
-            break;
-        }
-    }
-    for _ in 0..4 {
-        tokio::task::yield_now().await;
-    }
-    let _ = server.shutdown().await;
-    let mut requests = Vec::new();
-    let _ = server.read_to_end(&mut requests).await;
-}
-
 async fn ours(frames: &[Vec<u8>]) -> Outcome {
     let (client, server) = tokio::io::duplex(1024 * 1024);
     let mut outcome = Outcome::default();
@@ -103,19 +86,8 @@ async fn ours(frames: &[Vec<u8>]) -> Outcome {
                 let Some(incoming) = stream.as_mut().filter(|_| seen.head.is_some()) else {
                     continue;
                 };
-                let ended = loop {
-                    match incoming.poll_data(cx) {
-                        Poll::Ready(Some(Ok(data))) => {
-                            incoming.release(data.len());
-                            read.extend_from_slice(&data);
-                        }
-                        Poll::Ready(Some(Err(_))) => break Some(None),
-                        Poll::Ready(None) => break Some(trailers(incoming.poll_trailers(cx))),
-                        Poll::Pending => break None,
-                    }
-                };
-                if let Some(trailers) = ended {
-                    seen.body = trailers.map(|fields| (std::mem::take(read).freeze(), fields));
+                if let Poll::Ready(ended) = bodies::read(incoming, read, cx) {
+                    seen.body = ended;
                     *stream = None;
                 }
             }
@@ -124,15 +96,8 @@ async fn ours(frames: &[Vec<u8>]) -> Outcome {
         })
         .await;
     };
-    tokio::join!(asking, send(server, frames));
+    tokio::join!(asking, send(server, SETTINGS, frames));
     outcome
-}
-
-fn trailers<E>(polled: Poll<Result<Option<HeaderMap>, E>>) -> Option<HeaderMap> {
-    match polled {
-        Poll::Ready(Ok(trailers)) => Some(trailers.unwrap_or_default()),
-        _ => None,
-    }
 }
 
 async fn theirs(frames: &[Vec<u8>]) -> Outcome {
@@ -171,19 +136,8 @@ async fn theirs(frames: &[Vec<u8>]) -> Outcome {
                     }
                 }
                 let Some(incoming) = body else { continue };
-                let ended = loop {
-                    match incoming.poll_data(cx) {
-                        Poll::Ready(Some(Ok(data))) => {
-                            let _ = incoming.flow_control().release_capacity(data.len());
-                            read.extend_from_slice(&data);
-                        }
-                        Poll::Ready(Some(Err(_))) => break Some(None),
-                        Poll::Ready(None) => break Some(trailers(incoming.poll_trailers(cx))),
-                        Poll::Pending => break None,
-                    }
-                };
-                if let Some(trailers) = ended {
-                    seen.body = trailers.map(|fields| (std::mem::take(read).freeze(), fields));
+                if let Poll::Ready(ended) = bodies::read(incoming, read, cx) {
+                    seen.body = ended;
                     *body = None;
                 }
             }
@@ -191,6 +145,6 @@ async fn theirs(frames: &[Vec<u8>]) -> Outcome {
         })
         .await;
     };
-    tokio::join!(asking, send(server, frames));
+    tokio::join!(asking, send(server, SETTINGS, frames));
     outcome
 }
