@@ -26,7 +26,7 @@ use crate::{
 const KEPT: usize = 64;
 
 thread_local! {
-    static FREE: RefCell<Vec<Box<dyn Place>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Box<dyn Place<Asked, Handled>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What is to be answered.
@@ -61,9 +61,11 @@ async fn handle(asked: Asked) -> Handled {
 }
 
 /// Room for a future that has no name.
-trait Place {
-    fn begin(&mut self, asked: Asked);
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handled>;
+trait Place<A, T> {
+    /// Begins with a future; one that is there is dropped.
+    fn begin(&mut self, asked: A);
+    /// `None`: there is no future.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Poll<T>>;
     fn clear(&mut self);
 }
 
@@ -72,14 +74,13 @@ struct Of<M, F> {
     running: Pin<Box<Option<F>>>,
 }
 
-impl<M: Fn(Asked) -> F, F: Future<Output = Handled>> Place for Of<M, F> {
-    fn begin(&mut self, asked: Asked) {
+impl<A, M: Fn(A) -> F, F: Future> Place<A, F::Output> for Of<M, F> {
+    fn begin(&mut self, asked: A) {
         self.running.set(Some((self.make)(asked)));
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handled> {
-        let running = self.running.as_mut().as_pin_mut();
-        running.map_or(Poll::Ready(Err(Closed)), |future| future.poll(cx))
+    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Poll<F::Output>> {
+        self.running.as_mut().as_pin_mut().map(|future| future.poll(cx))
     }
 
     fn clear(&mut self) {
@@ -87,14 +88,12 @@ impl<M: Fn(Asked) -> F, F: Future<Output = Handled>> Place for Of<M, F> {
     }
 }
 
-fn place<F: Future<Output = Handled> + 'static>(
-    make: impl Fn(Asked) -> F + 'static,
-) -> Box<dyn Place> {
+fn place<A, F: Future + 'static>(make: impl Fn(A) -> F + 'static) -> Box<dyn Place<A, F::Output>> {
     Box::new(Of { make, running: Box::pin(None) })
 }
 
 /// A request that is handled. Dropped before its end it is given up.
-pub struct Handling(Option<Box<dyn Place>>);
+pub struct Handling(Option<Box<dyn Place<Asked, Handled>>>);
 
 impl Handling {
     /// Begins with one.
@@ -107,7 +106,8 @@ impl Handling {
 
     /// The response; not to be polled after it.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Handled> {
-        self.0.as_mut().map_or(Poll::Ready(Err(Closed)), |place| place.poll(cx))
+        let polled = self.0.as_mut().and_then(|place| place.poll(cx));
+        polled.unwrap_or(Poll::Ready(Err(Closed)))
     }
 }
 
@@ -133,21 +133,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_serves_one_future_after_another() {
-        let kept = Rc::new(());
-        let held = kept.clone();
-        let mut place = place(move |_| {
-            let held = held.clone();
-            async move {
+    fn a_place_serves_one_future_after_another_and_holds_nothing_of_the_last() {
+        let mut place = place(async |(held, ready): (Rc<()>, bool)| {
+            if !ready {
                 std::future::pending::<()>().await;
-                drop(held);
-                Err(Closed)
             }
+            Rc::strong_count(&held)
         });
         let cx = &mut Context::from_waker(Waker::noop());
-        assert!(place.poll(cx).is_ready(), "nothing has begun");
-        let _ = (&kept, cx);
+        assert_eq!(place.poll(cx), None);
+        let held = Rc::new(());
+        place.begin((held.clone(), false));
+        assert_eq!((place.poll(cx), Rc::strong_count(&held)), (Some(Poll::Pending), 2));
+        place.begin((held.clone(), true));
+        assert_eq!(place.poll(cx), Some(Poll::Ready(2)));
         place.clear();
-        assert_eq!(Rc::strong_count(&kept), 2);
+        assert_eq!((place.poll(cx), Rc::strong_count(&held)), (None, 1));
     }
 }
