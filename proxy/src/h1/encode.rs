@@ -224,6 +224,17 @@ pub fn chunk(out: &mut BytesMut, size: usize) {
     out.put_slice(b"\r\n");
 }
 
+/// The trailers that a message announces (RFC 9110, 6.6.2), in lower case.
+pub fn announced(headers: &HeaderMap) -> Box<str> {
+    let names = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
+    names.collect::<Vec<_>>().join(",").to_ascii_lowercase().into()
+}
+
+/// Whether a trailer is among those that were [`announced`].
+pub fn is_announced(announced: &str, name: &HeaderName) -> bool {
+    announced.split(',').any(|announced| announced.trim() == name.as_str())
+}
+
 /// Writes the last chunk, and trailers that `told` (a `Trailer` field) names.
 pub fn trailers(out: &mut BytesMut, trailers: &HeaderMap, told: impl Fn(&HeaderName) -> bool) {
     out.put_slice(b"0\r\n");

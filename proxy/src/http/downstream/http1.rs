@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ::http::{Method, Response, StatusCode, Version, header};
+use ::http::{Method, Response, StatusCode, Version};
 use bytes::Bytes;
 use http_body::Body;
 use tokio::{
@@ -284,11 +284,7 @@ impl Http1 {
             return;
         }
         self.upgrade = None;
-        let trailers = self.takes_trailers.then(|| {
-            let announced = parts.headers.get_all(header::TRAILER).iter();
-            let names = announced.filter_map(|value| value.to_str().ok());
-            names.collect::<Vec<_>>().join(",").to_ascii_lowercase().into()
-        });
+        let trailers = self.takes_trailers.then(|| encode::announced(&parts.headers));
         spare::give(parts.headers);
         let ended = body.is_end_stream();
         self.state = State::Responding(Box::new(Responding { body, framing, trailers, ended }));
@@ -468,9 +464,7 @@ impl Responding {
                 self.ended = true;
                 match &self.trailers {
                     Some(told) if self.framing == Framing::Chunked => {
-                        let told = |name: &::http::HeaderName| {
-                            told.split(',').any(|told| told.trim() == name.as_str())
-                        };
+                        let told = |name: &::http::HeaderName| encode::is_announced(told, name);
                         encode::trailers(wire.outgoing.format(), &trailers, told);
                         return Ok(());
                     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{connect::ConnectionInfo, http1::Busy, tunnel::Tunnel};
@@ -92,7 +92,8 @@ impl Call {
                 body,
                 chunked: framing == Framing::Chunked,
                 left,
-                trailers: announced(request.headers),
+                trailers: Some(encode::announced(request.headers))
+                    .filter(|names| !names.is_empty()),
             },
         };
         Self {
@@ -236,7 +237,7 @@ impl Call {
                     if let (true, Some(told), Ok(fields)) =
                         (*chunked, trailers, frame.into_trailers())
                     {
-                        let told = |name: &HeaderName| is_named(told, name);
+                        let told = |name: &HeaderName| encode::is_announced(told, name);
                         encode::trailers(self.outgoing.format(), &fields, told);
                         self.upload = Upload::Queued;
                         return Poll::Ready(Ok(()));
@@ -372,17 +373,6 @@ fn line<'a>(request: &Outbound<'a>) -> RequestLine<'a> {
         None => "/",
     };
     RequestLine { method: request.method, target, host }
-}
-
-/// The trailers that a message announces.
-fn announced(headers: &HeaderMap) -> Option<Box<str>> {
-    let names = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
-    let names = names.collect::<Vec<_>>().join(",").to_ascii_lowercase();
-    (!names.is_empty()).then(|| names.into())
-}
-
-fn is_named(told: &str, name: &HeaderName) -> bool {
-    told.split(',').any(|told| told.trim() == name.as_str())
 }
 
 #[cfg(test)]

@@ -205,7 +205,7 @@ async fn trailers_that_are_announced_go_upstream() {
         io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     })
     .await;
-    let mut trailers = HeaderMap::new();
+    let mut trailers = http::HeaderMap::new();
     trailers.insert("sum", http::HeaderValue::from_static("7"));
     trailers.insert("other", http::HeaderValue::from_static("8"));
     let frames = [Ok(Frame::data(Bytes::from_static(b"abc"))), Ok(Frame::trailers(trailers))];
