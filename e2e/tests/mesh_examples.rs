@@ -313,11 +313,15 @@ async fn authorization_lets_only_order_service_post_payments() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_delay_a_tenth_and_abort_a_twentieth() {
     let mesh = shop().await;
-    let client = mesh.workload("storefront-v1-1").unwrap().client();
+    let storefront = mesh.workload("storefront-v1-1").unwrap();
+    let client = storefront.client();
     mesh.apply_example("fault-injection.yaml").unwrap();
-    wait::until_ok("faults should be injected", async || {
-        let reply = client.get("http://user-service/").await?;
-        ensure!(reply.status == StatusCode::SERVICE_UNAVAILABLE, "no fault");
+    // Not by asking until a request fails: a run of good luck would be taken for a fault that is not there.
+    wait::until_ok("the route should have the fault", async || {
+        // A proxy knows the hosts that it was asked for.
+        client.get("http://user-service/").await?;
+        let dump = storefront.admin("/config_dump").await?;
+        ensure!(dump.contains("\"fixed_delay\""), "no fault");
         Ok(())
     })
     .await
