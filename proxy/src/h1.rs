@@ -9,7 +9,6 @@ pub mod encode;
 pub mod head;
 pub mod request;
 pub mod response;
-pub mod spare;
 pub mod wire;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod outbound;
 pub mod peer;
 pub mod pool;
 pub mod scratch;
+pub mod spare;
 pub mod tcp;
 pub(crate) mod through;
 pub mod tls;

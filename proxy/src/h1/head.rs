@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use memchr::memchr;
 
-use super::spare;
+use crate::net::spare;
 
 /// What a head may have at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,7 +186,7 @@ pub(super) struct Fields {
 impl Fields {
     /// From what was parsed out of `head`; values are slices of it.
     pub fn collect(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<Self, HeadError> {
-        let mut fields = Self { map: spare::take(parsed.len() + 8), ..Self::default() };
+        let mut fields = Self { map: spare::take(parsed.len()), ..Self::default() };
         for field in parsed {
             let name =
                 HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Syntax)?;

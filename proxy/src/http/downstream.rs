@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod date;
+mod handling;
 pub mod http1;
 mod http2;
 mod io;

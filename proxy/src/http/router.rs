@@ -27,13 +27,13 @@ use crate::{
         listener::TrafficDirection,
         route::{Forward, HostRewrite, RetryPolicy},
     },
-    h1::spare,
     net::{
         clock::{self, Alarm},
         cluster::{Permit, count},
         flags::ResponseFlags,
         outbound::Outbound,
         pool::ResponseBody,
+        spare,
         upstreams::{ClusterRuntime, ErrorKind, PickContext, Picked, UpstreamError},
     },
 };
@@ -529,7 +529,7 @@ impl Forwarding<'_> {
         record.respond(parts.status, &parts.headers);
         if record.is_logged() {
             record.head = Some(self.head);
-        } else if record.version != ::http::Version::HTTP_2 {
+        } else {
             spare::give(self.head.headers);
         }
         let mut answer = Response::new(());

@@ -8,7 +8,7 @@ use http::{
 };
 
 use super::hpack::{Block, Encoder, Field, Item, Secrecy};
-use crate::net::outbound::Outbound;
+use crate::net::{outbound::Outbound, spare};
 
 /// What may not be a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +27,10 @@ struct Parts {
     length: Option<u64>,
 }
 
-/// Headers that are added on the way.
-const MORE: usize = 8;
-
 impl Parts {
     fn new(block: &mut Block) -> Result<Self, Malformed> {
         let text = Bytes::copy_from_slice(&block.text);
-        // There may be more than any map holds.
-        let headers = HeaderMap::try_with_capacity(block.items.len() + MORE);
-        let headers = headers.map_err(|_| Malformed)?;
+        let headers = spare::take(block.items.len());
         let mut parts = Self { headers, ..Self::default() };
         for item in block.items.drain(..) {
             let field = match item {

@@ -23,6 +23,7 @@ use tokio::{
 
 use super::{
     Active, Activity, Closed, ServerIo, date,
+    handling::{Asked, Handling},
     io::{LINGER, LINGER_BYTES},
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
         body::{Decoder, Part},
         encode::{self, Answers},
         head::{Framing, HeadError, Limits, Scanner, skip_empty_lines},
-        request, spare,
+        request,
     },
     http::{
         incoming::{BodyFailure, Wire},
@@ -40,11 +41,8 @@ use crate::{
         response::Tracked,
         upgrade::OnUpgrade,
     },
+    net::spare,
 };
-
-mod handling;
-
-use handling::{Asked, Handling};
 
 /// How long a client may take to read the last response's end.
 const FLUSH: Duration = Duration::from_secs(60);
@@ -245,7 +243,7 @@ impl Http1 {
         let active = Active::new(&self.activity);
         let exchange = Exchange { upgrade, active };
         let (wire, connection) = (self.wire.clone(), self.connection.clone());
-        let asked = Asked::Request { connection, parts, wire, exchange };
+        let asked = Asked::Http1 { connection, parts, wire, exchange };
         self.state = State::Handling(Handling::new(asked));
     }
 

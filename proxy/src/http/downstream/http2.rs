@@ -13,23 +13,25 @@ use std::{
     time::Duration,
 };
 
-use ::http::{HeaderValue, Method, Request, Response, header, request};
+use ::http::{HeaderValue, Method, Response, header, request};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http_body::Body;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Active, Activity, Closed, Driver, ServerIo, Verdict, date, io::linger};
+use super::{
+    Active, Activity, Closed, Driver, ServerIo, Verdict, date,
+    handling::{Asked, Handling},
+    io::linger,
+};
 use crate::{
     config::http::HttpConnectionManager,
     data::{connection::Connection, counters::HttpCounters, stream},
-    http::{
-        incoming::ClientBody,
-        manager::{self, Exchange},
-        response::Tracked,
-        upgrade::OnUpgrade,
-    },
+    http::{manager::Exchange, response::Tracked, upgrade::OnUpgrade},
     http2::{self, Limits, Outgoing, Reason, RecvStream, SendError, SendStream, Tunnel, strip},
-    net::clock::{self, millis, now_ms},
+    net::{
+        clock::{self, millis, now_ms},
+        spare,
+    },
 };
 
 mod alarms;
@@ -48,8 +50,6 @@ const ABANDONED_AT_ONCE: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 /// How often streams and frames follow each other before others get their turn.
 const ROUNDS: u32 = 16;
-
-type Handling = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Closed>>>>;
 
 impl Driver {
     /// Serves an HTTP/2 connection to its end.
@@ -231,7 +231,7 @@ impl Http2 {
         &mut self,
         parts: request::Parts,
         mut respond: SendStream,
-        stream: Option<RecvStream>,
+        mut stream: Option<RecvStream>,
     ) {
         let unanswered = Unanswered::new(&self.patience);
         self.inside.mark(Part::Streams);
@@ -240,21 +240,18 @@ impl Http2 {
             return;
         }
         let (mut upgrade, mut taker) = (None, None);
-        let body = if parts.method == Method::CONNECT {
+        if parts.method == Method::CONNECT {
             if parts.headers.contains_key(header::CONTENT_LENGTH) {
                 // A tunnel has no body (RFC 9110, 9.3.6).
                 return respond.reset(Reason::PROTOCOL_ERROR);
             }
             let (sender, receiver) = oneshot::channel();
             upgrade = Some(OnUpgrade::new(receiver));
-            taker = Some((sender, stream));
-            ClientBody::Empty
-        } else {
-            ClientBody::http2(stream)
-        };
+            taker = Some((sender, stream.take()));
+        }
         let exchange = Exchange { upgrade, active: Active::new(&self.activity) };
-        let request = Request::from_parts(parts, body);
-        let handling = Box::pin(manager::handle(self.connection.clone(), request, exchange));
+        let connection = self.connection.clone();
+        let handling = Handling::new(Asked::Http2 { connection, parts, stream, exchange });
         let state = State::Handling { handling, taker, unanswered };
         let earliest = self.timer.earliest().clone();
         self.streams.push(Stream { respond, state, alarm: Alarm::default(), earliest });
@@ -299,7 +296,7 @@ impl Stream {
         loop {
             match &mut self.state {
                 State::Handling { handling, taker, unanswered } => {
-                    let handled = match handling.as_mut().poll(cx) {
+                    let handled = match handling.poll(cx) {
                         Poll::Ready(handled) => handled,
                         // The client may take it back.
                         Poll::Pending => return self.respond.poll_reset(cx).map(|_| Ok(())),
@@ -355,7 +352,9 @@ fn begin(
         head.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
     }
     strip(&mut head.headers);
-    if let Err(error) = respond.respond(head.status, &head.headers, ended) {
+    let sent = respond.respond(head.status, &head.headers, ended);
+    spare::give(head.headers);
+    if let Err(error) = sent {
         tracing::debug!(%error, "a response cannot be sent");
         return None;
     }

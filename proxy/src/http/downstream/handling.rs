@@ -12,14 +12,15 @@ use std::{
 
 use ::http::{Request, Response, request::Parts};
 
-use super::{Active, Closed, Refused, Wire};
+use super::{Active, Closed, Refused};
 use crate::{
     data::connection::Connection,
     http::{
-        incoming::ClientBody,
+        incoming::{ClientBody, Wire},
         manager::{self, Exchange},
         response::Tracked,
     },
+    http2::RecvStream,
 };
 
 /// Places that a thread keeps.
@@ -30,14 +31,22 @@ thread_local! {
 }
 
 /// What is to be answered.
-#[expect(clippy::large_enum_variant, reason = "the large one is what nearly all are")]
+#[expect(clippy::large_enum_variant, reason = "the large ones are what nearly all are")]
 pub enum Asked {
-    /// A request.
-    Request {
+    /// A request over HTTP/1.
+    Http1 {
         connection: Rc<Connection>,
         parts: Parts,
         /// Where its body comes from.
         wire: Rc<RefCell<Wire>>,
+        exchange: Exchange,
+    },
+    /// A request over HTTP/2.
+    Http2 {
+        connection: Rc<Connection>,
+        parts: Parts,
+        /// What its body comes by; none without one.
+        stream: Option<RecvStream>,
         exchange: Exchange,
     },
     /// What did not become one.
@@ -47,17 +56,19 @@ pub enum Asked {
 type Handled = Result<Response<Tracked>, Closed>;
 
 async fn handle(asked: Asked) -> Handled {
-    match asked {
-        Asked::Request { connection, parts, wire, exchange } => {
+    let (connection, parts, body, exchange) = match asked {
+        Asked::Http1 { connection, parts, wire, exchange } => {
             // The body is made now: the wire was borrowed before.
-            let request = Request::from_parts(parts, ClientBody::http1(&wire));
-            drop(wire);
-            manager::handle(connection, request, exchange).await
+            (connection, parts, ClientBody::http1(&wire), exchange)
+        }
+        Asked::Http2 { connection, parts, stream, exchange } => {
+            (connection, parts, ClientBody::http2(stream), exchange)
         }
         Asked::Refused { connection, refused, active } => {
-            manager::refuse_head(connection, refused, active).await
+            return manager::refuse_head(connection, refused, active).await;
         }
-    }
+    };
+    manager::handle(connection, Request::from_parts(parts, body), exchange).await
 }
 
 /// Room for a future that has no name.

@@ -11,15 +11,19 @@ use http::HeaderMap;
 const KEPT: usize = 64;
 /// Fields that a map has room for. Larger ones are made for the few messages that need them, and not kept.
 const ROOM: usize = 24;
+/// Fields that are added to a message on its way.
+const ADDED: usize = 8;
 
 thread_local! {
     static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty map with room for so many fields.
+/// An empty map with room for so many fields, and for those that are added on the way. More than any map holds find no
+/// room in it either.
 pub fn take(fields: usize) -> HeaderMap {
-    let spare = if fields <= ROOM { SPARE.with_borrow_mut(Vec::pop) } else { None };
-    spare.unwrap_or_else(|| HeaderMap::with_capacity(fields.max(ROOM)))
+    let room = fields.saturating_add(ADDED).max(ROOM);
+    let spare = if room == ROOM { SPARE.with_borrow_mut(Vec::pop) } else { None };
+    spare.or_else(|| HeaderMap::try_with_capacity(room).ok()).unwrap_or_default()
 }
 
 /// Gives a map back; what is in it is dropped.
@@ -51,6 +55,7 @@ mod tests {
         give(HeaderMap::with_capacity(500));
         SPARE.with_borrow(|spare| assert_eq!(spare.len(), 1));
         assert!(take(40).capacity() >= 40);
+        assert!(take(usize::MAX).is_empty());
         let map = take(1);
         assert!(map.is_empty() && map.capacity() == ROOM);
         SPARE.with_borrow(|spare| assert!(spare.is_empty()));
