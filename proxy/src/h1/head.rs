@@ -186,7 +186,8 @@ pub(super) struct Fields {
 impl Fields {
     /// From what was parsed out of `head`; values are slices of it.
     pub fn collect(head: &Bytes, parsed: &[httparse::Header<'_>]) -> Result<Self, HeadError> {
-        let mut fields = Self { map: spare::take(parsed.len()), ..Self::default() };
+        let map = spare::take(parsed.len()).ok_or(HeadError::TooManyFields)?;
+        let mut fields = Self { map, ..Self::default() };
         for field in parsed {
             let name =
                 HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| HeadError::Syntax)?;

@@ -30,7 +30,7 @@ struct Parts {
 impl Parts {
     fn new(block: &mut Block) -> Result<Self, Malformed> {
         let text = Bytes::copy_from_slice(&block.text);
-        let headers = spare::take(block.items.len());
+        let headers = spare::take(block.items.len()).ok_or(Malformed)?;
         let mut parts = Self { headers, ..Self::default() };
         for item in block.items.drain(..) {
             let field = match item {

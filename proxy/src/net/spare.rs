@@ -18,12 +18,11 @@ thread_local! {
     static SPARE: RefCell<Vec<HeaderMap>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty map with room for so many fields, and for those that are added on the way. More than any map holds find no
-/// room in it either.
-pub fn take(fields: usize) -> HeaderMap {
+/// An empty map with room for so many fields, and for those that are added on the way; none when no map holds as many.
+pub fn take(fields: usize) -> Option<HeaderMap> {
     let room = fields.saturating_add(ADDED).max(ROOM);
     let spare = if room == ROOM { SPARE.with_borrow_mut(Vec::pop) } else { None };
-    spare.or_else(|| HeaderMap::try_with_capacity(room).ok()).unwrap_or_default()
+    spare.or_else(|| HeaderMap::try_with_capacity(room).ok())
 }
 
 /// Gives a map back; what is in it is dropped.
@@ -47,16 +46,16 @@ mod tests {
 
     #[test]
     fn a_map_comes_back_empty_and_not_too_large() {
-        let mut map = take(3);
+        let mut map = take(3).unwrap();
         map.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         map.append(header::ACCEPT, HeaderValue::from_static("text/html"));
         give(map);
         give(HeaderMap::new());
         give(HeaderMap::with_capacity(500));
         SPARE.with_borrow(|spare| assert_eq!(spare.len(), 1));
-        assert!(take(40).capacity() >= 40);
-        assert!(take(usize::MAX).is_empty());
-        let map = take(1);
+        assert!(take(40).unwrap().capacity() >= 40);
+        assert_eq!(take(usize::MAX), None);
+        let map = take(1).unwrap();
         assert!(map.is_empty() && map.capacity() == ROOM);
         SPARE.with_borrow(|spare| assert!(spare.is_empty()));
         (0..2 * KEPT).for_each(|_| give(HeaderMap::with_capacity(ROOM)));

@@ -31,7 +31,6 @@ thread_local! {
 }
 
 /// What is to be answered.
-#[expect(clippy::large_enum_variant, reason = "the large ones are what nearly all are")]
 pub enum Asked {
     /// A request over HTTP/1.
     Http1 {
