@@ -12,10 +12,18 @@ use std::{
 
 use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
 use weft_api::names::{HTTP_PROXY, VIRTUAL_INBOUND, VIRTUAL_OUTBOUND};
 
-use super::{connection, destination::Destination, thread::Thread};
+use super::{
+    connection::{self, Ends},
+    destination::Destination,
+    thread::Thread,
+};
 use crate::{
     config::ProxyConfig,
     shared::{BindFailure, NamedService},
@@ -162,12 +170,13 @@ impl Binds {
             tracing::info!(address = %local, ?destination, "listening");
         }
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::task::spawn_local(accept(
-            self.thread.clone(),
+        let accepting = Accepting {
+            thread: self.thread.clone(),
             listener,
-            destination.clone(),
-            stopped,
-        ));
+            local: (!local.ip().is_unspecified()).then_some(local),
+            destination: destination.clone(),
+        };
+        let accepting = tokio::task::spawn_local(accepting.run(stopped));
         self.bound.insert(address, Bound { destination, local, stop, accepting });
     }
 
@@ -216,55 +225,62 @@ fn bind(address: SocketAddr) -> io::Result<Socket> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    // Linux gives it to every connection that is accepted.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
 
-/// Accepts until told to stop, and then what is waiting already.
-async fn accept(
+/// A socket whose connections are accepted.
+struct Accepting {
     thread: Rc<Thread>,
     listener: TcpListener,
+    /// Our end of all of its connections; `None`: each has its own.
+    local: Option<SocketAddr>,
     destination: Destination,
-    mut stopped: watch::Receiver<bool>,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            // A sender that was dropped means the same.
-            _ = stopped.wait_for(|stop| *stop) => break,
-        };
-        take(&thread, accepted, &destination).await;
-    }
-    // Whoever was in the queue has been told by the kernel that the connection is there.
-    while let Some(accepted) = listener.accept().now_or_never() {
-        if !take(&thread, accepted, &destination).await {
-            break;
-        }
-    }
 }
 
-/// Serves what was accepted in a task of its own. False when nothing was.
-async fn take(
-    thread: &Rc<Thread>,
-    accepted: io::Result<(tokio::net::TcpStream, SocketAddr)>,
-    destination: &Destination,
-) -> bool {
-    match accepted {
-        Ok((stream, peer)) => {
-            let guard = thread.track();
-            let serving = connection::accepted(thread, stream, peer, destination.clone());
-            // Not a block that awaits: it would have room for the connection twice.
-            tokio::task::spawn_local(serving.map(|()| drop(guard)));
-            true
+impl Accepting {
+    /// Accepts until told to stop, and then what is waiting already.
+    async fn run(self, mut stopped: watch::Receiver<bool>) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                // A sender that was dropped means the same.
+                _ = stopped.wait_for(|stop| *stop) => break,
+            };
+            self.take(accepted).await;
         }
-        Err(error) => {
-            // A client that went away in the queue is its own affair; without descriptors a pause lets others finish.
-            tracing::debug!(%error, "cannot accept");
-            if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
-                tracing::warn!("no file descriptors left");
-                tokio::time::sleep(EXHAUSTED).await;
+        // Whoever was in the queue has been told by the kernel that the connection is there.
+        while let Some(accepted) = self.listener.accept().now_or_never() {
+            if !self.take(accepted).await {
+                break;
             }
-            false
+        }
+    }
+
+    /// Serves what was accepted in a task of its own. False when nothing was.
+    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>) -> bool {
+        match accepted {
+            Ok((stream, peer)) => {
+                let local = self.local.map_or_else(|| stream.local_addr(), Ok);
+                let Ok(local) = local else { return true };
+                let ends = Ends { local, peer, destination: self.destination.clone() };
+                let guard = self.thread.track();
+                let serving = connection::accepted(&self.thread, stream, ends);
+                // Not a block that awaits: it would have room for the connection twice.
+                tokio::task::spawn_local(serving.map(|()| drop(guard)));
+                true
+            }
+            Err(error) => {
+                // A client that went away in the queue is its own affair; without descriptors a pause lets others finish.
+                tracing::debug!(%error, "cannot accept");
+                if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) {
+                    tracing::warn!("no file descriptors left");
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
+                false
+            }
         }
     }
 }
@@ -272,3 +288,16 @@ async fn take(
 /// Linux's numbers, the same on all architectures that Weft runs on.
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_that_are_accepted_do_not_wait_for_full_packets() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(stream.nodelay().unwrap());
+    }
+}

@@ -201,12 +201,11 @@ impl Connection {
 pub fn accepted(
     thread: &Rc<Thread>,
     stream: TcpStream,
-    peer: SocketAddr,
-    destination: Destination,
+    ends: Ends,
 ) -> impl Future<Output = ()> + use<> {
     let thread = thread.clone();
     // What leads to it is boxed: its place is given back, while the connection may live long.
-    let prepared = Box::pin(async move { prepare(&thread, stream, peer, destination).await });
+    let prepared = Box::pin(async move { prepare(&thread, stream, ends).await });
     async move {
         if let Some(mut serving) = prepared.await {
             serving.run().await;
@@ -218,10 +217,8 @@ pub fn accepted(
 async fn prepare(
     thread: &Rc<Thread>,
     stream: TcpStream,
-    peer: SocketAddr,
-    destination: Destination,
+    Ends { local, peer, destination }: Ends,
 ) -> Option<Serving> {
-    let local = stream.local_addr().ok()?;
     let settings = &thread.shared.settings;
     let (destination, local) = match destination.learn(settings, &stream, local) {
         Ok(learnt) => learnt,
@@ -231,9 +228,6 @@ async fn prepare(
             return None;
         }
     };
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
-    }
     let stream = Prefixed::new(Transport::Tcp(stream));
     let listener = match destination::listener(thread, &destination).await {
         Ok(listener) => listener,

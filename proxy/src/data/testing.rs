@@ -1,6 +1,10 @@
 //! What the tests of the data path share: configurations by hand, a proxy on a port of its own, backends and clients.
 
-use super::{connection, destination::Destination, thread::Thread};
+use super::{
+    connection::{self, Ends},
+    destination::Destination,
+    thread::Thread,
+};
 use crate::{
     config::{
         OnDemand, ProxyConfig,
@@ -108,19 +112,21 @@ impl Proxy {
 
     /// Accepts connections that want to go there.
     pub fn listen_on(&self, listener: TcpListener, destination: Destination) -> SocketAddr {
-        let address = listener.local_addr().unwrap();
+        let local = listener.local_addr().unwrap();
+        socket2::SockRef::from(&listener).set_tcp_nodelay(true).unwrap();
         let thread = self.thread.clone();
         tokio::task::spawn_local(async move {
             while let Ok((stream, peer)) = listener.accept().await {
-                let (thread, destination) = (thread.clone(), destination.clone());
+                let ends = Ends { local, peer, destination: destination.clone() };
+                let thread = thread.clone();
                 let guard = thread.track();
                 tokio::task::spawn_local(async move {
-                    connection::accepted(&thread, stream, peer, destination).await;
+                    connection::accepted(&thread, stream, ends).await;
                     drop(guard);
                 });
             }
         });
-        address
+        local
     }
 
     /// Accepts connections to the explicit proxy.

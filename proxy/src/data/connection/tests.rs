@@ -431,7 +431,8 @@ fn a_connections_task_is_small() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let task = super::accepted(&proxy.thread, stream, peer, Destination::HttpProxy);
+        let ends = super::Ends { local: peer, peer, destination: Destination::HttpProxy };
+        let task = super::accepted(&proxy.thread, stream, ends);
         // There may be tens of thousands; TLS and HTTP keep their own state beside it.
         assert!(size_of_val(&task) <= 5 * 1024, "{}", size_of_val(&task));
     });

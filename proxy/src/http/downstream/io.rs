@@ -38,11 +38,9 @@ impl ServerIo {
         self.prefix.put(bytes);
     }
 
-    /// What is written next is all that there is to write.
+    /// As [`Stream::ends_with_next_write`].
     pub fn ends_with_next_write(&mut self) {
-        if let Stream::Tls(tls) = &mut self.stream {
-            tls.ends_with_next_write();
-        }
+        self.stream.ends_with_next_write();
     }
 }
 

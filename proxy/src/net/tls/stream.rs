@@ -147,6 +147,11 @@ impl<IO, C: Connection> TlsStream<IO, C> {
         (&self.io, &self.connection)
     }
 
+    /// What carries the connection.
+    pub fn get_mut(&mut self) -> &mut IO {
+        &mut self.io
+    }
+
     /// What is written next is all that there is to write: when it is taken whole, our goodbye shares its packet.
     pub fn ends_with_next_write(&mut self) {
         self.last = true;

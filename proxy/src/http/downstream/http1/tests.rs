@@ -339,12 +339,12 @@ fn an_idle_connection_is_small() {
         let proxy = proxy(echo().await);
         let address = proxy.http().await;
         let stream = TcpStream::connect(address).await.unwrap();
-        let serving = crate::data::connection::accepted(
-            &proxy.thread,
-            stream,
-            address,
-            crate::data::destination::Destination::HttpProxy,
-        );
+        let ends = crate::data::connection::Ends {
+            local: address,
+            peer: address,
+            destination: crate::data::destination::Destination::HttpProxy,
+        };
+        let serving = crate::data::connection::accepted(&proxy.thread, stream, ends);
         let parts = [
             size_of::<crate::http::downstream::Serving>(),
             size_of::<tokio::time::Sleep>(),
