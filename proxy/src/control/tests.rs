@@ -12,17 +12,12 @@ use super::{
     store::Kind,
     *,
 };
-use crate::settings::Ports;
-
-/// Ports that are free now. The proxy's ports are fixed numbers, so they cannot be left to the system.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let sockets =
-        std::array::from_fn::<_, N, _>(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-    sockets.map(|socket| socket.local_addr().unwrap().port())
-}
+use crate::{data::testing::free_address, settings::Ports};
 
 fn own_ports(control_plane: &ControlPlane) -> Settings {
-    let [admin, inbound, http_proxy, status, health, metrics] = free_ports();
+    // The proxy's ports are fixed numbers: they cannot be left to the system.
+    let [admin, inbound, http_proxy, status, health, metrics] =
+        std::array::from_fn(|_| free_address().port());
     let mut settings = control_plane.settings();
     settings.ports = Ports { admin, outbound: 0, inbound, http_proxy, status, health, metrics };
     settings

@@ -64,14 +64,14 @@ pub use configs::*;
 pub use mesh::*;
 pub use servers::*;
 
-/// Runs a test on a runtime as a data thread has it, for at most half a minute.
+/// Runs a test on a runtime as a data thread has it, for at most a minute.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(tokio::runtime::LocalOptions::default())
         .unwrap();
     runtime.block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs")
+        tokio::time::timeout(Duration::from_secs(60), test).await.expect("the test hangs")
     })
 }
 

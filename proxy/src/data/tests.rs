@@ -7,19 +7,14 @@ use std::{
 };
 
 use super::testing::{
-    Client, backend, chain, cluster, config_of, host, listener, manager, route, routes, text,
-    to_cluster,
+    Client, backend, chain, cluster, config_of, free_address, host, listener, manager, route,
+    routes, text, to_cluster,
 };
 use crate::{
     config::{ProxyConfig, listener::Terminal, route::RouteAction},
     settings::Settings,
     shared::{ControlSide, Lifecycle, NamedService, Shared},
 };
-
-/// A port that was free a moment ago.
-fn free_port() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 fn config(generation: u64, binds: &[SocketAddr], application: SocketAddr) -> ProxyConfig {
     let forwarding = || {
@@ -71,21 +66,18 @@ impl Process {
     }
 }
 
-async fn refuses(address: SocketAddr) -> bool {
-    for _ in 0..1_000 {
-        if tokio::net::TcpStream::connect(address).await.is_err() {
-            return true;
-        }
+/// Waits until nobody accepts connections there.
+async fn until_refused(address: SocketAddr) {
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    false
 }
 
 #[test]
 fn sockets_follow_the_configuration_on_every_thread_and_drain() {
     super::testing::run(async {
         let application = backend(|_| async { text(200, "ok") }).await;
-        let (first, second, named) = (free_port(), free_port(), free_port());
+        let (first, second, named) = (free_address(), free_address(), free_address());
         let service = NamedService { bind: named, host: "order".into(), port: 8_080 };
         let process = Process::start(2, vec![service]);
         process.apply(config(1, &[first], application)).await;
@@ -93,7 +85,7 @@ fn sockets_follow_the_configuration_on_every_thread_and_drain() {
         assert_eq!(kept.get("/", &[]).await.status, 200);
         assert_eq!(Client::new(named).await.get("/", &[]).await.status, 200);
         process.apply(config(2, &[second], application)).await;
-        assert!(refuses(first).await);
+        until_refused(first).await;
         // A connection outlives the socket that accepted it.
         assert_eq!(kept.get("/", &[]).await.status, 200);
         for _ in 0..20 {
@@ -101,7 +93,7 @@ fn sockets_follow_the_configuration_on_every_thread_and_drain() {
         }
         process.finish(Lifecycle::Draining);
         kept.closed().await;
-        assert!(refuses(second).await);
+        until_refused(second).await;
     });
 }
 
@@ -109,7 +101,7 @@ fn sockets_follow_the_configuration_on_every_thread_and_drain() {
 fn an_address_that_is_taken_is_tried_again_and_stopping_ends_at_once() {
     super::testing::run(async {
         let application = backend(|_| async { text(200, "ok") }).await;
-        let taken = StdListener::bind("127.0.0.1:0").unwrap();
+        let taken = StdListener::bind(free_address()).unwrap();
         let address = taken.local_addr().unwrap();
         let process = Process::start(1, Vec::new());
         process.shared.config.store(Arc::new(config(1, &[address], application)));
@@ -139,7 +131,7 @@ fn edge(name: &str, binds: &[SocketAddr], answer: &str) -> crate::config::listen
 #[test]
 fn listeners_of_a_gateway_change_in_place_and_drain_when_they_are_gone() {
     super::testing::run(async {
-        let (first, second) = (free_port(), free_port());
+        let (first, second) = (free_address(), free_address());
         let process = Process::start(2, Vec::new());
         let config =
             |generation, listeners| ProxyConfig { generation, ..config_of(listeners, Vec::new()) };
@@ -149,7 +141,7 @@ fn listeners_of_a_gateway_change_in_place_and_drain_when_they_are_gone() {
         assert_eq!(kept.get("/", &[]).await.body, "one");
         assert_eq!(leaving.get("/", &[]).await.body, "two");
         process.apply(config(2, vec![edge("one", &[first], "changed")])).await;
-        assert!(refuses(second).await);
+        until_refused(second).await;
         leaving.closed().await;
         assert_eq!(kept.get("/", &[]).await.body, "changed");
         // Another listener takes the address over.
@@ -165,8 +157,8 @@ fn listeners_of_a_gateway_change_in_place_and_drain_when_they_are_gone() {
 #[test]
 fn what_cannot_be_bound_is_told_and_the_rest_is_served() {
     super::testing::run(async {
-        let taken = StdListener::bind("127.0.0.1:0").unwrap();
-        let (busy, free) = (taken.local_addr().unwrap(), free_port());
+        let taken = StdListener::bind(free_address()).unwrap();
+        let (busy, free) = (taken.local_addr().unwrap(), free_address());
         let process = Process::start(1, Vec::new());
         let listeners =
             vec![edge("a", &[free], "a"), edge("b", &[busy], "b"), edge("c", &[free], "c")];

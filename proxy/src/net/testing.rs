@@ -43,6 +43,8 @@ use crate::{
     },
 };
 
+pub use crate::data::testing::nobody;
+
 pub type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 pub type Handler = Rc<dyn Fn(Request<Incoming>) -> Pin<Box<dyn Future<Output = Reply>>>>;
 
@@ -255,11 +257,6 @@ pub fn request(body: RequestBody) -> Request<RequestBody> {
     let mut request = Request::new(body);
     *request.uri_mut() = "http://orders.default.svc.cluster.local:80/a?b=c".parse().unwrap();
     request
-}
-
-pub async fn dead_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
 }
 
 pub fn over_tls(cluster: &mut Cluster, addresses: &[SocketAddr], tls: Arc<UpstreamTls>) {

@@ -234,7 +234,7 @@ async fn what_is_not_used_is_unsubscribed() {
     local(async {
         let mut control_plane = ControlPlane::start(HOUR).await;
         let mut settings = control_plane.settings();
-        settings.on_demand_idle = Duration::from_secs(1);
+        settings.on_demand_idle = Duration::from_secs(4);
         let proxy = Proxy::start(settings);
         let waiting = proxy.demand("r/b").await;
         let mut stream = control_plane.stream().await;
@@ -301,7 +301,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn a_stream_is_replaced_when_its_certificate_expires_and_not_before() {
     local(async {
-        let mut control_plane = ControlPlane::start(Duration::from_secs(2)).await;
+        let mut control_plane = ControlPlane::start(Duration::from_secs(8)).await;
         let proxy = Proxy::start(control_plane.settings());
         let waiting = proxy.demand("r/b").await;
         let mut first = control_plane.stream().await;

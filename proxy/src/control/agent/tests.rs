@@ -10,6 +10,7 @@ use tokio::{net::TcpListener, sync::watch, task::spawn_local};
 
 use super::*;
 use crate::{
+    data::testing::nobody,
     settings::Pod,
     shared::{ControlSide, Shared},
 };
@@ -131,15 +132,15 @@ async fn health(status: u8) -> u16 {
 }
 
 /// A port that nobody listens on.
-async fn closed() -> u16 {
-    TcpListener::bind((LOCAL, 0)).await.unwrap().local_addr().unwrap().port()
+fn closed() -> u16 {
+    nobody().port()
 }
 
 #[tokio::test(flavor = "local")]
 async fn probes_ask_the_application_and_answer_as_it_does() {
     let (good, asked) = application(204, "").await;
     let (bad, _) = application(503, "").await;
-    let (serving, sick, nobody) = (health(1).await, health(2).await, closed().await);
+    let (serving, sick, nobody) = (health(1).await, health(2).await, closed());
     let probers = format!(
         r#"{{"/app-health/a/livez": {{"httpGet": {{"path": "/live?x=1", "port": {good},
               "httpHeaders": [{{"name": "X-Probe", "value": "yes"}}, {{"name": "Host", "value": "shop"}}]}}, "timeoutSeconds": 20}},
@@ -271,7 +272,7 @@ async fn the_applications_metrics_come_with_the_proxys() {
         async |scrape: &str| Test::new("{}", scrape).unwrap().agent.application_metrics().await;
     assert_eq!(metrics(&scrape(port)).await, "a 1\n");
     assert_eq!(*asked.borrow(), [format!("/m 127.0.0.1:{port}  ")]);
-    assert_eq!(metrics(&scrape(closed().await)).await, "");
+    assert_eq!(metrics(&scrape(closed())).await, "");
     let (broken, _) = application(500, "oh").await;
     assert_eq!(metrics(&scrape(broken)).await, "");
     assert_eq!(metrics(r#"{"scrape": "false"}"#).await, "");

@@ -48,7 +48,7 @@ async fn an_authority_that_refuses_at_first_is_asked_again() {
 
 #[tokio::test]
 async fn a_certificate_is_renewed_with_another_key_and_failures_leave_the_valid_one() {
-    let control_plane = ControlPlane::start(Duration::from_secs(2)).await;
+    let control_plane = ControlPlane::start(Duration::from_secs(8)).await;
     let (shared, task) = start(control_plane.settings());
     identity_generation(&shared, 1).await;
     let first = shared.identity.load_full().unwrap();

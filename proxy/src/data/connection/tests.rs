@@ -213,7 +213,7 @@ fn policies_hold_by_the_clients_certificate() {
 fn answers_of_the_servers_proxy_say_whose_they_are() {
     run(async {
         let authority = Authority::new();
-        let gone = crate::data::testing::nobody().await;
+        let gone = crate::data::testing::nobody();
         for (filters, status) in [(vec![HttpFilter::Rbac(allow("order"))], 403), (vec![], 503)] {
             let server = with_identity(server_config(gone, &filters, true), &authority, "payment");
             let port = server.listen(Destination::Inbound).await;
@@ -310,7 +310,8 @@ fn half_handshakes_and_garbage_over_tls_are_closed() {
         let authority = Authority::new();
         let (application, _) = application().await;
         let mut config = server_config(application, &[], false);
-        let limit = std::time::Duration::from_millis(100);
+        // Far more than a handshake takes.
+        let limit = std::time::Duration::from_secs(1);
         for listener in config.listeners.values_mut().flatten() {
             let mut changed = Listener::clone(&listener.value);
             changed.inspect_timeout = Some(limit);

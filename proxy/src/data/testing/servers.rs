@@ -1,4 +1,8 @@
-//! Backends.
+//! Backends, and addresses for them.
+
+use std::sync::{Mutex, atomic::Ordering::Relaxed};
+
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 
@@ -62,9 +66,29 @@ where
     address
 }
 
-/// An address where nobody listens.
-pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+/// An address where nobody listens, nor ever will: it stays taken, by a socket that does not listen.
+pub fn nobody() -> SocketAddr {
+    static TAKEN: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    TAKEN.lock().unwrap().push(socket);
+    address
+}
+
+/// An address to listen on whose port is free, and below those that the system gives to other tests meanwhile.
+pub fn free_address() -> SocketAddr {
+    const PORTS: std::ops::Range<u32> = 20_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Other processes begin elsewhere.
+        let at = std::process::id() % 100 * 120 + NEXT.fetch_add(1, Relaxed);
+        let port = u16::try_from(PORTS.start + at % (PORTS.end - PORTS.start)).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Runs hyper's tasks here.

@@ -249,7 +249,7 @@ fn on_demand_config(clusters: Vec<crate::config::cluster::Cluster>) -> crate::co
 #[test]
 fn virtual_hosts_are_asked_for_on_first_use() {
     run(async {
-        let settings = Settings { on_demand_wait: Duration::from_millis(200), ..Settings::test() };
+        let settings = Settings { on_demand_wait: Duration::from_secs(2), ..Settings::test() };
         let server = ok().await;
         let upstream = cluster("c", &[server]);
         let proxy = Proxy::with_settings(on_demand_config(vec![upstream.clone()]), settings);

@@ -200,7 +200,7 @@ fn a_stream_on_which_nothing_moves_is_given_up() {
         .await;
         let to = |name: &str| {
             let mut forward = to_cluster(name);
-            forward.idle_timeout = Some(Duration::from_millis(50));
+            forward.idle_timeout = Some(Duration::from_secs(1));
             route(&format!("/{name}"), RouteAction::Forward(Box::new(forward)))
         };
         let all = vec![to("silent"), to("halting")];
@@ -274,7 +274,7 @@ fn an_attempt_that_takes_too_long_is_repeated_and_a_request_that_does_is_given_u
         .await;
         let never = backend(|_| std::future::pending()).await;
         let mut per_try = to_cluster("slow first");
-        let limit = Some(Duration::from_millis(100));
+        let limit = Some(Duration::from_secs(1));
         per_try.retry = Some(Arc::new(RetryPolicy { per_try_timeout: limit, ..retries(2) }));
         let mut only_per_try = to_cluster("never");
         only_per_try.retry = Some(Arc::new(RetryPolicy { per_try_timeout: limit, ..retries(1) }));
@@ -308,7 +308,7 @@ fn the_time_also_counts_while_the_response_comes() {
         })
         .await;
         let mut forward = to_cluster("c");
-        forward.timeout = Some(Duration::from_millis(100));
+        forward.timeout = Some(Duration::from_secs(1));
         let proxy = Proxy::new(config(forwarding(forward), vec![cluster("c", &[server])]));
         let mut client = Client::new(proxy.http().await).await;
         assert!(client.send(get("/", &[])).await.is_err());
@@ -329,10 +329,10 @@ fn every_kind_of_failure_has_its_own_answer() {
             let _ = stream.write_all(b"nonsense\r\n\r\n").await;
         })
         .await;
-        let mut full = cluster("full", &[nobody().await]);
+        let mut full = cluster("full", &[nobody()]);
         full.limits = CircuitBreakers { max_requests: 0, max_pending_requests: 0, ..full.limits };
         let clusters = vec![
-            cluster("refused", &[nobody().await]),
+            cluster("refused", &[nobody()]),
             cluster("closing", &[closing]),
             cluster("garbage", &[garbage]),
             cluster("empty", &[]),

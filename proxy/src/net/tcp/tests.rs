@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     config::cluster::{CircuitBreakers, ServiceInfo},
     net::{
-        testing::{Server, Test, dead_address, endpoints, over_tls},
+        testing::{Server, Test, endpoints, nobody, over_tls},
         tls::{
             TlsContexts,
             tests::{Authority, CLIENT, SERVER, downstream, handle, upstream},
@@ -133,30 +133,35 @@ async fn bytes_go_both_ways_and_each_side_ends_on_its_own() {
     assert_eq!(proxy.test.cluster.borrow().state.connections.get(), 0);
 }
 
-#[tokio::test(flavor = "local", start_paused = true)]
+#[tokio::test(flavor = "local")]
 async fn a_silent_connection_is_closed_in_time() {
     let server = greeter().await;
     let mut proxy = Proxy::outbound(Test::new(&[server.address], |_| {}));
     proxy.filter.idle_timeout = Some(Duration::from_secs(60));
     let (mut client, io) = duplex(4096);
     let slow = async {
+        let mut greeting = [0; 10];
+        client.read_exact(&mut greeting).await.unwrap();
+        // From here on only the clock moves: it does not wait for sockets.
+        tokio::time::pause();
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_secs(40)).await;
             client.write_all(b"x").await.unwrap();
         }
         let mut rest = String::new();
         client.read_to_string(&mut rest).await.unwrap();
-        rest
+        (greeting, rest)
     };
-    let (outcome, rest) = tokio::join!(proxy.run(io, None), slow);
-    assert_eq!((outcome.flags, outcome.received, &*rest), (ResponseFlags::SI, 3, "220 hello\n"));
+    let (outcome, (greeting, rest)) = tokio::join!(proxy.run(io, None), slow);
+    assert_eq!((&greeting, &*rest), (b"220 hello\n", ""));
+    assert_eq!((outcome.flags, outcome.received), (ResponseFlags::SI, 3));
     server.until_open(0).await;
 }
 
 #[tokio::test(flavor = "local")]
 async fn what_cannot_be_passed_on_is_closed_with_its_flag() {
     let server = greeter().await;
-    let dead = dead_address().await;
+    let dead = nobody();
     let full = CircuitBreakers { max_connections: 0, ..CircuitBreakers::default() };
     for (case, addresses, limits, known, flags) in [
         ("no endpoint", vec![], CircuitBreakers::default(), true, "UH"),
@@ -182,7 +187,7 @@ async fn what_cannot_be_passed_on_is_closed_with_its_flag() {
 async fn another_endpoint_is_tried_as_often_as_allowed() {
     let server = greeter().await;
     for _ in 0..4 {
-        let addresses = [dead_address().await, server.address];
+        let addresses = [nobody(), server.address];
         let mut proxy = Proxy::outbound(Test::new(&addresses, |_| {}));
         proxy.filter.max_connect_attempts = 2;
         let (client, io) = duplex(4096);

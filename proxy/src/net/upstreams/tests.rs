@@ -14,9 +14,7 @@ use super::*;
 use crate::{
     config::cluster::{CircuitBreakers, OutlierDetection},
     net::{
-        testing::{
-            Server, Speaks, Test, dead_address, endpoints, over_tls, reply, request, speak_http2,
-        },
+        testing::{Server, Speaks, Test, endpoints, nobody, over_tls, reply, request, speak_http2},
         tls::tests::upstream,
     },
 };
@@ -165,7 +163,7 @@ async fn a_waiting_request_that_is_given_up_leaves_no_trace() {
 
 #[tokio::test(flavor = "local")]
 async fn an_endpoint_that_is_not_there_gives_the_request_back() {
-    let test = Test::new(&[dead_address().await], |_| {});
+    let test = Test::new(&[nobody()], |_| {});
     let error = test.send().await.unwrap_err();
     assert_eq!((error.kind, error.sent), (ErrorKind::Connect, false));
     assert!(error.body.is_some());
@@ -219,7 +217,7 @@ async fn a_response_that_is_given_up_costs_its_connection() {
 
 #[tokio::test(flavor = "local")]
 async fn a_request_under_way_is_small() {
-    let test = Test::new(&[dead_address().await], |_| {});
+    let test = Test::new(&[nobody()], |_| {});
     let picked = test.pick();
     let size = size_of_val(&picked.request(request(RequestBody::Empty)));
     assert!(size <= 2048, "{size} bytes");
@@ -308,13 +306,15 @@ async fn an_upgraded_connection_is_a_tunnel() {
     assert_eq!((state.requests.get(), state.connections.get()), (0, 0));
 }
 
-#[tokio::test(flavor = "local", start_paused = true)]
+#[tokio::test(flavor = "local")]
 async fn idle_connections_are_closed_in_time() {
     let server = Server::start(Speaks::Http1, async |_| reply(200, "")).await;
     let test = Test::new(&[server.address], |cluster| {
         cluster.idle_timeout = Some(Duration::from_secs(60));
     });
     test.get().await.unwrap();
+    // From here on only the clock moves: it does not wait for sockets.
+    tokio::time::pause();
     tokio::time::sleep(Duration::from_secs(50)).await;
     assert_eq!(test.runtime().pools.connections(), 1);
     tokio::time::sleep(Duration::from_secs(20)).await;

@@ -252,7 +252,7 @@ fn what_is_refused_is_counted_and_logged() {
         let log = AccessLog { path: path.clone(), format, only_flags: Vec::new() };
         let manager = HttpConnectionManager {
             access_logs: vec![log.into()],
-            request_headers_timeout: Some(Duration::from_millis(200)),
+            request_headers_timeout: Some(Duration::from_secs(2)),
             ..forwarding()
         };
         let proxy = Proxy::new(config(manager, vec![cluster("c", &[echo().await])]));

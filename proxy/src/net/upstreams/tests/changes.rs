@@ -60,7 +60,7 @@ async fn connections_survive_changes_that_do_not_concern_them() {
     let server = Server::start(Speaks::Http1, async |_| reply(200, "")).await;
     let test = Test::new(&[server.address], |_| {});
     test.get().await.unwrap();
-    let other = dead_address().await;
+    let other = nobody();
     test.change(|cluster| {
         cluster.limits.max_requests = 10;
         cluster.endpoints = endpoints(&[server.address, other], None);

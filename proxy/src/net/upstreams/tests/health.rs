@@ -30,7 +30,7 @@ async fn an_endpoint_that_keeps_failing_is_left_out() {
 
 #[tokio::test(flavor = "local")]
 async fn an_endpoint_that_is_not_there_is_left_out() {
-    let test = Test::new(&[dead_address().await], |cluster| cluster.outlier = Some(OUTLIER));
+    let test = Test::new(&[nobody()], |cluster| cluster.outlier = Some(OUTLIER));
     for _ in 0..3 {
         assert_eq!(test.send().await.unwrap_err().kind, ErrorKind::Connect);
     }
