@@ -34,7 +34,7 @@ use weft_ca::{
 use weft_operator::{Operator, Settings, settings::Source};
 
 /// Nothing in these tests takes this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Test {
     operator: Operator,

@@ -320,7 +320,7 @@ async fn connections_beyond_the_limit_are_refused() {
 
 #[tokio::test]
 async fn a_peer_is_let_go_when_its_certificate_ends() {
-    let test = Test::start_with(|settings| settings.cert_ttl = Duration::from_secs(2)).await;
+    let test = Test::start_with(|settings| settings.cert_ttl = Duration::from_secs(6)).await;
     let identity = test.identity("shop", "orders").await;
     let mut ads = test.ads(Some(&identity)).await;
     let (sender, requests) = tokio::sync::mpsc::channel(4);

@@ -129,7 +129,7 @@ impl Client {
 
     /// The next response. The stream's end is an error without a message.
     pub async fn try_next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.responses.message());
+        let next = tokio::time::timeout(Duration::from_secs(60), self.responses.message());
         next.await.expect("a response in time")?.ok_or_else(|| Status::aborted(""))
     }
 
@@ -168,7 +168,7 @@ impl Client {
     /// a type that the server does not serve, answered in the order of requests.
     pub async fn settle(&mut self) {
         // Longer than the longest debounce: what was published before has been looked at.
-        tokio::time::sleep(Duration::from_millis(70)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
         let probe = DeltaDiscoveryRequest {
             type_url: "probe".into(),
             resource_names_subscribe: vec!["probe".into()],

@@ -123,11 +123,6 @@ impl Server {
         let resolutions = Arc::new(AtomicUsize::new(0));
         let drain = CancellationToken::new();
         let mut registry = Registry::default();
-        let options = AdsOptions {
-            order_timeout: Duration::from_secs(2),
-            first_request_timeout: Duration::from_secs(1),
-            ..options
-        };
         let ads = AdsServer::new(
             Table(resolutions.clone()),
             snapshots.subscribe(),
@@ -183,7 +178,7 @@ impl Server {
             }
         };
         let views = || self.connections.list(Detail::Resources);
-        tokio::time::timeout(Duration::from_secs(10), seen)
+        tokio::time::timeout(Duration::from_secs(60), seen)
             .await
             .unwrap_or_else(|_| panic!("never as expected: {:#?}", views()));
     }
