@@ -60,13 +60,14 @@ pub struct Options {
 /// A running mesh.
 #[derive(Debug)]
 pub struct Mesh {
-    block: Block,
     programs: Programs,
     options: Options,
     operator: Option<Process>,
     workloads: BTreeMap<String, Workload>,
-    // Last, so that the folder goes after the processes that write to it.
+    // Last, so that the folder goes after the processes that write to it, and another mesh gets the addresses when
+    // nobody listens there any more.
     home: Option<TempDir>,
+    block: Block,
 }
 
 impl Mesh {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 
 /// Far beyond what anything takes on a busy machine; only failures wait so long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 const AGAIN: Duration = Duration::from_millis(20);
 

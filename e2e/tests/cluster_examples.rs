@@ -218,12 +218,13 @@ async fn circuit_breaker_limits(shop: &Shop) {
     // A hundred slow requests take a hundred connections. They come in steps, because a request whose connection
     // is being opened counts as pending.
     shop.reset_users().await.unwrap();
-    let slow = |count: usize| {
-        Burst::get("http://user-service/slow?delay=20s").count(count as u64).at_once(count)
+    let slow = |count: usize, seconds: u32| {
+        let uri = format!("http://user-service/slow?delay={seconds}s");
+        Burst::get(&uri).count(count as u64).at_once(count)
     };
     let mut waiting = Vec::new();
     for step in 1..=5 {
-        waiting.push(storefront.spawn_burst(&slow(20)).await.unwrap());
+        waiting.push(storefront.spawn_burst(&slow(20, 60)).await.unwrap());
         until("slow requests should arrive", async || {
             let arrived = shop.user_requests().await?;
             ensure!(arrived == step * 20, "{arrived}");
@@ -233,7 +234,7 @@ async fn circuit_breaker_limits(shop: &Shop) {
         .unwrap();
     }
     // Fifty more wait for a connection, and any more are refused at once.
-    waiting.push(storefront.spawn_burst(&slow(50)).await.unwrap());
+    waiting.push(storefront.spawn_burst(&slow(50, 1)).await.unwrap());
     let pending = format!("{USERS}.upstream_rq_pending_active");
     until("fifty requests should wait", async || {
         let waiting = storefront.stat(&pending).await?;
@@ -249,7 +250,13 @@ async fn circuit_breaker_limits(shop: &Shop) {
         assert_eq!(reply.header("x-envoy-overloaded"), "true");
     }
     let open = format!("{USERS}.upstream_cx_active");
-    assert_eq!(storefront.stat(&open).await.unwrap(), 100);
+    until("a hundred connections should be open", async || {
+        let connections = storefront.stat(&open).await?;
+        ensure!(connections == 100, "{connections}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     for burst in waiting {
         let outcomes = burst.await.unwrap().unwrap();
         assert_eq!(statuses(&outcomes, StatusCode::OK), outcomes.len() as u64, "{outcomes:?}");

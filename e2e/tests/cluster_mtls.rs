@@ -123,8 +123,13 @@ async fn the_wire_between_meshed_pods_carries_no_plaintext() {
         let answer = ask(&load).await.unwrap();
         assert!(answer.headers.contains_key("x-forwarded-client-cert"));
     }
-    let meshed = seen().await.unwrap();
-    assert!(meshed.packets >= 40, "{meshed:?}");
+    // Two packets a request at least; they are looked at when they have passed.
+    let meshed = until("the packets should be seen", async || {
+        let meshed = seen().await?;
+        ensure!(meshed.packets >= 40, "{meshed:?}");
+        Ok(meshed)
+    });
+    let meshed = meshed.await.unwrap();
     assert_eq!(meshed.marked, 0, "{meshed:?}");
 
     // Whoever talks plaintext is seen to: the wiretap works.

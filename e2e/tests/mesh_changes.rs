@@ -219,7 +219,7 @@ async fn restarting_the_operator_fails_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn renewing_certificates_every_few_seconds_fails_no_request() {
     let _alone = LOAD.lock().await;
-    let proxy_arguments = vec!["--cert-ttl".to_owned(), "6s".to_owned()];
+    let proxy_arguments = vec!["--cert-ttl".to_owned(), "15s".to_owned()];
     let mesh = Mesh::shop(Options { proxy_arguments, ..Options::default() }).await.unwrap();
     // Connections come and go, so that new certificates are really used.
     mesh.apply(

@@ -159,13 +159,15 @@ async fn circuit_breaker_limits_connections_and_requests() {
     for user in users {
         user.reset().await.unwrap();
     }
-    let slow = || {
+    let slow = |seconds: u32| {
         let client = client.clone();
-        tokio::spawn(async move { client.get("http://user-service/slow?delay=8s").await })
+        let uri = format!("http://user-service/slow?delay={seconds}s");
+        tokio::spawn(async move { client.get(&uri).await })
     };
     let mut waiting = Vec::new();
     for step in 1..=5 {
-        waiting.extend((0..20).map(|_| slow()));
+        // Slower than all that is done here meanwhile.
+        waiting.extend((0..20).map(|_| slow(40)));
         wait::until_eq("slow requests should arrive", step * 20, async || {
             let mut arrived = 0;
             for user in users {
@@ -177,7 +179,7 @@ async fn circuit_breaker_limits_connections_and_requests() {
         .unwrap();
     }
     // Fifty more wait for a connection, and any more are refused at once.
-    waiting.extend((0..50).map(|_| slow()));
+    waiting.extend((0..50).map(|_| slow(1)));
     let pending = format!("{cluster}.upstream_rq_pending_active");
     wait::until_eq("fifty requests should wait", 50, async || storefront.stat(&pending).await)
         .await
@@ -188,7 +190,9 @@ async fn circuit_breaker_limits_connections_and_requests() {
         assert_eq!(reply.header("x-envoy-overloaded"), "true");
     }
     let open = format!("{cluster}.upstream_cx_active");
-    assert_eq!(storefront.stat(&open).await.unwrap(), 100);
+    wait::until_eq("a hundred connections", 100, async || storefront.stat(&open).await)
+        .await
+        .unwrap();
     for request in waiting {
         assert_eq!(request.await.unwrap().unwrap().status, StatusCode::OK);
     }

@@ -72,10 +72,11 @@ impl Runner {
 
 /// The edge, four replicas, and their applications.
 struct FrontProxy {
-    block: Block,
-    folder: TempDir,
     proxies: Vec<Process>,
     applications: Vec<Process>,
+    folder: TempDir,
+    // Another test gets the addresses when nobody listens there any more.
+    block: Block,
 }
 
 /// The replicas' addresses, and the file that each proxy runs by.
@@ -172,6 +173,19 @@ impl FrontProxy {
         reply.text()
     }
 
+    /// Waits until a page has these lines: a request is counted when it is over, which is after its client has the answer.
+    async fn says(&self, path: &str, lines: &[impl AsRef<str>]) {
+        wait::until_ok("the page should have the lines", async || {
+            let page = self.admin(path).await;
+            for line in lines.iter().map(AsRef::as_ref) {
+                ensure!(page.lines().any(|found| found == line), "{line} in\n{page}");
+            }
+            Ok(())
+        })
+        .await
+        .unwrap();
+    }
+
     /// What a client and the applications see of some requests, without what is never twice the same.
     async fn behaviour(&self) -> Vec<Seen> {
         let mut seen = Vec::new();
@@ -251,24 +265,20 @@ async fn administration_says_what_everybody_looks_for() {
     assert_eq!(info["node"]["id"], "front-0");
     assert_eq!(info["command_line_options"]["concurrency"], 1);
 
-    let clusters = front.admin("/clusters").await;
+    let mut lines = vec!["service1::added_via_api::false".to_owned()];
     for replica in 1..=3 {
         let endpoint = front.block.address(101, replica);
         for line in ["rq_success::1", "health_flags::healthy", "cx_total::1"] {
-            let line = format!("service1::{endpoint}:8000::{line}");
-            assert!(clusters.lines().any(|found| found == line), "{line} in\n{clusters}");
+            lines.push(format!("service1::{endpoint}:8000::{line}"));
         }
     }
-    assert!(clusters.contains("service1::added_via_api::false"), "{clusters}");
-
-    let stats = front.admin("/stats").await;
-    for line in [
+    front.says("/clusters", &lines).await;
+    let lines = [
         "cluster.service1.upstream_rq_total: 3",
         "cluster.service1.membership_total: 3",
         "http.ingress_http.downstream_rq_2xx: 3",
-    ] {
-        assert!(stats.lines().any(|found| found == line), "{line} in\n{stats}");
-    }
+    ];
+    front.says("/stats", &lines).await;
     let listeners = front.admin("/listeners").await;
     assert_eq!(listeners, format!("edge::{}:8000\n", front.edge()));
     let dump = front.admin("/config_dump").await;
@@ -288,7 +298,7 @@ async fn stock_envoy_gives_the_same_answers_by_the_same_files() {
 async fn a_stop_finishes_what_is_under_way() {
     let mut front = FrontProxy::start(&Runner::Weft).await.unwrap();
     let edge = front.proxies.pop().unwrap();
-    let slow = front.ask(Method::GET, "/service/2?delay=2s", "");
+    let slow = front.ask(Method::GET, "/service/2?delay=10s", "");
     let stop = async {
         // The request is at the application when the edge counts it as active.
         wait::until_ok("the request should be under way", async || {

@@ -22,7 +22,7 @@ use weft_samples::answer::Answer;
 use crate::tls::{Authority, Tls};
 
 /// Longer than any answer takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whose gateway it is.
 pub enum Kind {

@@ -24,9 +24,10 @@ const STUCK: Duration = Duration::from_secs(60);
 
 /// Processes of one block.
 struct Receiver {
-    block: Block,
-    folder: TempDir,
     processes: Vec<Process>,
+    folder: TempDir,
+    // Another test gets the addresses when nobody listens there any more.
+    block: Block,
 }
 
 impl Receiver {
