@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -48,6 +49,7 @@ impl Edge {
     /// # Errors
     /// When something cannot be started.
     pub async fn start(manager: &str) -> anyhow::Result<Self> {
+        raise_descriptor_limit()?;
         let block = Block::any()?;
         let address = block.address(0, 1);
         let [any, http2, tls] = [8001, 8002, 8003].map(|port| SocketAddr::from((address, port)));
@@ -107,6 +109,12 @@ impl Drop for Edge {
     fn drop(&mut self) {
         self.server.abort();
     }
+}
+
+/// Hundreds of clients and their server are all in this process; the usual soft limit is 1,024.
+fn raise_descriptor_limit() -> anyhow::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).context("open files")
 }
 
 /// Answers each request when it has read all of it.

@@ -428,8 +428,11 @@ async fn a_response_is_cut_when_it_gets_large() {
 
 #[tokio::test]
 async fn a_client_that_never_says_who_it_is_is_let_go() {
-    let options =
-        AdsOptions { first_request_timeout: Duration::from_secs(1), ..AdsOptions::default() };
+    let options = AdsOptions {
+        trust: NodeTrust::Claims,
+        first_request_timeout: Duration::from_secs(1),
+        ..AdsOptions::default()
+    };
     let server = Server::start_with(options, None).await;
     let mut client = Client::connect(&server).await;
     assert_eq!(client.try_next().await.unwrap_err().code(), Code::DeadlineExceeded);
