@@ -35,6 +35,9 @@ impl Questions {
     ///
     /// Where nothing depends on them nobody waits for them: a server may be the first to speak.
     pub fn of(listener: &Listener, destination: SocketAddr) -> Self {
+        if !listener.inspect_tls && !listener.inspect_http {
+            return Self::default();
+        }
         let chains = of_destination(listener, destination);
         let protocols: [&[u8]; 3] = [b"http/1.0", b"http/1.1", b"h2c"];
         let asks_tls = |matches: &FilterChainMatch| {

@@ -97,7 +97,7 @@ impl Connection {
 
     /// The names in the client's verified certificate.
     pub fn peer_names(&self) -> Option<&[String]> {
-        self.tls.as_ref().filter(|info| info.verified).map(|info| &*info.uri_sans)
+        self.tls.as_ref().filter(|info| info.verified).map(|info| &*info.certificate.uri_sans)
     }
 
     /// Whether client and proxy have shown each other certificates.
@@ -327,6 +327,7 @@ async fn establish(
     };
     let counted = counters.as_ref().map(|counters| counters.connection());
     let looked = tokio::select! {
+        biased;
         looked = look(thread, listener, &mut stream, &mut ends) => looked,
         () = thread.last_chance() => return None,
     };
@@ -437,6 +438,7 @@ async fn terminate_tls(
     let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
     let accepted = match thread.tls().server(settings) {
         Ok(server) => tokio::select! {
+            biased;
             accepted = tls::accept(&server, stream, limit) => accepted,
             () = thread.last_chance() => return None,
         },

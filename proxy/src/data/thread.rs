@@ -4,8 +4,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -108,10 +110,12 @@ impl Thread {
 
     /// Completes when a connection that has not asked for anything yet has to go: [`LAST_CHANCE`] after draining began.
     pub async fn last_chance(&self) {
-        let mut lifecycle = self.lifecycle_changes();
-        if lifecycle.wait_for(|lifecycle| *lifecycle >= Lifecycle::Draining).await.is_err() {
-            return;
-        }
+        let place = self.bell.place();
+        poll_fn(|cx| match place.listen(cx) {
+            Lifecycle::Running | Lifecycle::Leaving => Poll::Pending,
+            Lifecycle::Draining | Lifecycle::Stopping => Poll::Ready(()),
+        })
+        .await;
         tokio::time::sleep(LAST_CHANCE).await;
     }
 

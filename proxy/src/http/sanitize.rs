@@ -367,22 +367,23 @@ fn client_certificate(
 
 fn client_certificate_element(manager: &HttpConnectionManager, info: &PeerInfo) -> String {
     let mut element = String::new();
+    let certificate = &info.certificate;
     if let Some(own) = &info.local_identity {
         element.push_str(&format!("By={own};"));
     }
-    element.push_str(&format!("Hash={}", info.certificate_hash));
+    element.push_str(&format!("Hash={}", certificate.hash));
     let details = &manager.client_cert_details;
     if details.subject {
-        let subject = info.subject.replace('\\', "\\\\").replace('"', "\\\"");
+        let subject = certificate.subject.replace('\\', "\\\\").replace('"', "\\\"");
         element.push_str(&format!(";Subject=\"{subject}\""));
     }
     if details.uri {
-        for uri in &info.uri_sans {
+        for uri in &certificate.uri_sans {
             element.push_str(&format!(";URI={uri}"));
         }
     }
     if details.dns {
-        for name in &info.dns_sans {
+        for name in &certificate.dns_sans {
             element.push_str(&format!(";DNS={name}"));
         }
     }

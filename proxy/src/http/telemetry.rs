@@ -96,7 +96,7 @@ impl<'a> Whose<'a> {
             Reporter::Source => upstream.and_then(|up| up.connection.as_ref()?.peer.as_deref()),
         };
         let info = info.filter(|info| info.verified);
-        let other = info.and_then(|info| info.uri_sans.first()).map(|uri| &**uri);
+        let other = info.and_then(|info| info.certificate.uri_sans.first()).map(|uri| &**uri);
         let own = info.and_then(|info| info.local_identity.as_deref());
         let (source_principal, destination_principal, security) = match reporter {
             Reporter::Destination if info.is_some() => (other, own, SecurityPolicy::MutualTls),

@@ -275,7 +275,9 @@ fn labels(
             TrafficLabels {
                 reporter: Reporter::Destination,
                 source: client.unwrap_or_default(),
-                source_principal: principal(verified.and_then(|client| client.identity.as_ref())),
+                source_principal: principal(
+                    verified.and_then(|client| client.certificate.identity.as_ref()),
+                ),
                 destination: context.own.workload.clone(),
                 destination_principal: verified
                     .and_then(|client| client.local_identity.clone())
@@ -296,7 +298,9 @@ fn labels(
                     .and_then(|peer| peer.local_identity.clone())
                     .unwrap_or_default(),
                 destination: server.unwrap_or_default(),
-                destination_principal: principal(peer.and_then(|peer| peer.identity.as_ref())),
+                destination_principal: principal(
+                    peer.and_then(|peer| peer.certificate.identity.as_ref()),
+                ),
                 service,
                 security: SecurityPolicy::Unknown,
             }

@@ -10,6 +10,7 @@ use weft_api::identity::SpiffeId;
 
 mod configs;
 mod handshake;
+mod keys;
 mod material;
 mod seen;
 mod stream;
@@ -75,10 +76,10 @@ pub enum PeerError {
     Expired,
 }
 
-/// What a handshake says of the peer and of the connection.
+/// What a peer's certificate says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PeerInfo {
-    /// The peer's identity, when it has a workload's certificate.
+pub struct PeerCertificate {
+    /// The peer's identity, when it is a workload's.
     pub identity: Option<SpiffeId>,
     /// URI SANs.
     pub uri_sans: Vec<String>,
@@ -87,7 +88,14 @@ pub struct PeerInfo {
     /// The leaf's subject in RFC 2253's form, as `x-forwarded-client-cert` carries it.
     pub subject: String,
     /// SHA-256 of the leaf in hexadecimal.
-    pub certificate_hash: String,
+    pub hash: String,
+}
+
+/// What a handshake says of the peer and of the connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// The peer's certificate, which connections share; an empty one where there is none.
+    pub certificate: Arc<PeerCertificate>,
     /// Whether there was a certificate, and it was verified.
     pub verified: bool,
     /// The URI SAN of our own certificate (`By` of `x-forwarded-client-cert`).

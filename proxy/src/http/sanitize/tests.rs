@@ -3,11 +3,15 @@ use std::time::Duration;
 use ::http::{Request, StatusCode};
 
 use super::*;
-use crate::config::{
-    http::{
-        ClientCertDetails, CodecType, EscapedSlashes, PathNormalization, RouteSource, ServerHeader,
+use crate::{
+    config::{
+        http::{
+            ClientCertDetails, CodecType, EscapedSlashes, PathNormalization, RouteSource,
+            ServerHeader,
+        },
+        listener::TrafficDirection,
     },
-    listener::TrafficDirection,
+    net::tls::PeerCertificate,
 };
 
 fn manager() -> HttpConnectionManager {
@@ -275,11 +279,15 @@ fn an_edge_believes_nobody_and_says_who_the_client_is() {
 
 #[test]
 fn client_certificates_are_told_as_the_mode_says() {
-    let info = PeerInfo {
+    let certificate = PeerCertificate {
+        identity: None,
         uri_sans: vec!["spiffe://td/ns/a/sa/b".into()],
         dns_sans: vec!["b.a".into()],
         subject: "O=\"x\"".into(),
-        certificate_hash: "ab12".into(),
+        hash: "ab12".into(),
+    };
+    let info = PeerInfo {
+        certificate: certificate.into(),
         verified: true,
         local_identity: Some("spiffe://td/ns/c/sa/d".into()),
         ..PeerInfo::default()

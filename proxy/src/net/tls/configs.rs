@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use super::{
     TlsError,
     handshake::Noting,
+    keys,
     material::{Certificates, Stamp, certified, material, modified, roots, stamps},
     verify::{ClientVerifier, Names, ServerVerifier},
 };
@@ -366,6 +367,8 @@ pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
         let mut provider = aws_lc_rs::default_provider();
         provider.cipher_suites.sort_by_key(|suite| cost(suite.suite()));
+        let algorithms = &mut provider.signature_verification_algorithms;
+        algorithms.mapping = keys::remembering(algorithms.mapping);
         Arc::new(provider)
     });
     PROVIDER.clone()

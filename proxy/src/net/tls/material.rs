@@ -201,7 +201,7 @@ impl Certificates {
     pub(super) fn new(all: Vec<Arc<CertifiedKey>>) -> Self {
         let names = |certified: &CertifiedKey| {
             let leaf = certified.cert.first().and_then(|der| Leaf::parse(der).ok());
-            leaf.map(|leaf| leaf.dns_sans).unwrap_or_default()
+            leaf.map(|leaf| leaf.certificate.dns_sans.clone()).unwrap_or_default()
         };
         let all = all.into_iter().map(|certified| (certified.clone(), names(&certified)));
         Self { all: all.collect() }

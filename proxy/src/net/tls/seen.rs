@@ -22,20 +22,20 @@ const LARGEST: usize = 16 * 1024;
 
 /// Keeps what is asked for again, most recent first.
 #[derive(Debug)]
-struct Recent<T>(Vec<T>);
+pub(super) struct Recent<T>(Vec<T>);
 
 impl<T> Recent<T> {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn find(&mut self, is: impl Fn(&T) -> bool) -> Option<&T> {
+    pub(super) fn find(&mut self, is: impl Fn(&T) -> bool) -> Option<&T> {
         let at = self.0.iter().position(is)?;
         self.0[..=at].rotate_right(1);
         self.0.first()
     }
 
-    fn keep(&mut self, value: T) {
+    pub(super) fn keep(&mut self, value: T) {
         self.0.truncate(KEPT - 1);
         self.0.insert(0, value);
     }

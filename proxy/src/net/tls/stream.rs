@@ -29,6 +29,8 @@ const RECORD: usize = 16 * 1024;
 const OVERHEAD: usize = 512;
 /// Most plaintext that one write takes: 64 KiB and a head.
 const WRITTEN: usize = 5 * RECORD;
+/// Room for most servers' first flight, and for a ticket.
+const FLIGHT: usize = 1024;
 /// Less than this is not worth a read: there is always room for it, since a handshake message has at most 64 KiB.
 const LEAST: usize = 4 * 1024;
 
@@ -547,6 +549,10 @@ fn append(
 ) -> io::Result<()> {
     let mut scratch = Scratch::take(&WRITING);
     let size = write(&mut scratch)?;
+    // A handshake's first flight is several messages.
+    if bytes.capacity() == 0 {
+        bytes.reserve(size.max(FLIGHT));
+    }
     bytes.extend_from_slice(&scratch[..size]);
     Ok(())
 }

@@ -190,16 +190,18 @@ async fn both_sides_of_mutual_tls_know_each_other() {
     )
     .await;
     let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
-    assert_eq!(connected.identity, Some(SERVER.parse().unwrap()));
+    assert_eq!(connected.certificate.identity, Some(SERVER.parse().unwrap()));
     assert_eq!(connected.alpn.as_deref(), Some(&b"http/1.1"[..]));
     assert_eq!(
         accepted,
         PeerInfo {
-            identity: Some(CLIENT.parse().unwrap()),
-            uri_sans: vec![CLIENT.into()],
-            dns_sans: Vec::new(),
-            subject: "CN=storefront".into(),
-            certificate_hash: accepted.certificate_hash.clone(),
+            certificate: Arc::new(PeerCertificate {
+                identity: Some(CLIENT.parse().unwrap()),
+                uri_sans: vec![CLIENT.into()],
+                dns_sans: Vec::new(),
+                subject: "CN=storefront".into(),
+                hash: accepted.certificate.hash.clone(),
+            }),
             verified: true,
             local_identity: Some(SERVER.into()),
             alpn: Some(b"http/1.1"[..].into()),
@@ -207,7 +209,7 @@ async fn both_sides_of_mutual_tls_know_each_other() {
             resumed: false,
         }
     );
-    assert_eq!(accepted.certificate_hash.len(), 64);
+    assert_eq!(accepted.certificate.hash.len(), 64);
 }
 
 #[tokio::test]
@@ -318,7 +320,7 @@ async fn sessions_are_resumed_within_a_generation_only() {
         let (connected, accepted) = shake((&client, &up), (&servers[thread], &down)).await;
         let (connected, accepted) = (connected.unwrap(), accepted.unwrap());
         assert_eq!(connected.resumed, accepted.resumed);
-        assert_eq!(accepted.identity, Some(CLIENT.parse().unwrap()));
+        assert_eq!(accepted.certificate.identity, Some(CLIENT.parse().unwrap()));
         accepted.resumed
     };
     assert!(!resumed(0).await);

@@ -21,7 +21,7 @@ use weft_api::identity::SpiffeId;
 use x509_parser::{extensions::GeneralName, prelude::*};
 
 use super::{
-    PeerError, PeerInfo,
+    PeerCertificate, PeerError, PeerInfo,
     seen::{self, Chains},
 };
 use crate::config::matcher::StringMatcher;
@@ -32,12 +32,10 @@ const MAX_NAMES: usize = 64;
 /// What a leaf certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    pub uri_sans: Vec<String>,
-    pub dns_sans: Vec<String>,
+    pub certificate: Arc<PeerCertificate>,
+    /// The workload's identity: the only URI SAN. Else there is none, there are several, or it is not an identity.
+    pub identity: Result<SpiffeId, PeerError>,
     pub ip_sans: Vec<IpAddr>,
-    pub subject: String,
-    /// SHA-256 of the certificate in hexadecimal.
-    pub hash: String,
     /// Seconds since the epoch.
     pub not_after: i64,
 }
@@ -53,51 +51,49 @@ impl Leaf {
         if !rest.is_empty() {
             return Err(PeerError::Malformed);
         }
-        let mut leaf = Self {
-            uri_sans: Vec::new(),
-            dns_sans: Vec::new(),
-            ip_sans: Vec::new(),
+        let mut told = PeerCertificate {
             subject: certificate.subject().to_string(),
             hash: hex(&Sha256::digest(der)),
-            not_after: certificate.validity().not_after.timestamp(),
+            ..PeerCertificate::default()
         };
+        let mut ip_sans = Vec::new();
         let names = certificate.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
-        let Some(names) = names else { return Ok(leaf) };
-        if names.value.general_names.len() > MAX_NAMES {
+        let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
+        if names.len() > MAX_NAMES {
             return Err(PeerError::Malformed);
         }
-        for name in &names.value.general_names {
+        for name in names {
             match name {
-                GeneralName::URI(uri) => leaf.uri_sans.push((*uri).to_owned()),
-                GeneralName::DNSName(name) => leaf.dns_sans.push((*name).to_owned()),
+                GeneralName::URI(uri) => told.uri_sans.push((*uri).to_owned()),
+                GeneralName::DNSName(name) => told.dns_sans.push((*name).to_owned()),
                 GeneralName::IPAddress(bytes) => {
                     if let Ok(v4) = <[u8; 4]>::try_from(*bytes) {
-                        leaf.ip_sans.push(v4.into());
+                        ip_sans.push(v4.into());
                     } else if let Ok(v6) = <[u8; 16]>::try_from(*bytes) {
-                        leaf.ip_sans.push(v6.into());
+                        ip_sans.push(v6.into());
                     }
                 }
                 GeneralName::Invalid(..) => return Err(PeerError::Malformed),
                 _ => {}
             }
         }
-        Ok(leaf)
-    }
-
-    /// The workload's identity: the only URI SAN.
-    ///
-    /// # Errors
-    /// There is none, there are several, or it is not an identity.
-    pub fn identity(&self) -> Result<SpiffeId, PeerError> {
-        match self.uri_sans.as_slice() {
+        let identity = match told.uri_sans.as_slice() {
             [uri] => uri.parse().map_err(|_| PeerError::NotSpiffe(uri.clone())),
             other => Err(PeerError::UriSans(other.len())),
-        }
+        };
+        told.identity = identity.as_ref().ok().cloned();
+        Ok(Self {
+            certificate: Arc::new(told),
+            identity,
+            ip_sans,
+            not_after: certificate.validity().not_after.timestamp(),
+        })
     }
 
     fn names(&self) -> Vec<String> {
+        let PeerCertificate { uri_sans, dns_sans, .. } = &*self.certificate;
         let ips = self.ip_sans.iter().map(ToString::to_string);
-        self.uri_sans.iter().chain(&self.dns_sans).cloned().chain(ips).collect()
+        uri_sans.iter().chain(dns_sans).cloned().chain(ips).collect()
     }
 
     fn has_name(&self, matchers: &[StringMatcher]) -> Result<(), PeerError> {
@@ -106,17 +102,6 @@ impl Leaf {
             Ok(())
         } else {
             Err(PeerError::Names(names))
-        }
-    }
-
-    fn peer_info(&self) -> PeerInfo {
-        PeerInfo {
-            identity: self.identity().ok(),
-            uri_sans: self.uri_sans.clone(),
-            dns_sans: self.dns_sans.clone(),
-            subject: self.subject.clone(),
-            certificate_hash: self.hash.clone(),
-            ..PeerInfo::default()
         }
     }
 }
@@ -164,13 +149,13 @@ impl Names {
     pub fn check(&self, leaf: &Leaf) -> Result<(), PeerError> {
         match self {
             Self::Workload { trust_domain, expected } => {
-                let identity = leaf.identity()?;
+                let identity = leaf.identity.as_ref().map_err(Clone::clone)?;
                 if !expected.is_empty() {
                     leaf.has_name(expected)
                 } else if identity.trust_domain == *trust_domain {
                     Ok(())
                 } else {
-                    Err(PeerError::TrustDomain(identity))
+                    Err(PeerError::TrustDomain(identity.clone()))
                 }
             }
             Self::Sans(expected) => leaf.has_name(expected),
@@ -195,7 +180,7 @@ pub fn examine(
         return Err(PeerError::Expired);
     }
     names.check(&leaf)?;
-    Ok(leaf.peer_info())
+    Ok(PeerInfo { certificate: leaf.certificate.clone(), ..PeerInfo::default() })
 }
 
 fn refused(error: PeerError) -> Error {
