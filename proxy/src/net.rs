@@ -7,6 +7,7 @@ pub mod body;
 pub mod clock;
 pub mod cluster;
 pub mod flags;
+pub mod grpc;
 pub mod outbound;
 pub mod peer;
 pub mod pool;

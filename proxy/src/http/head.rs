@@ -4,7 +4,9 @@
 
 use std::borrow::Cow;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, uri::PathAndQuery};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Version, uri::PathAndQuery};
+
+use crate::net::grpc::is_grpc;
 
 /// A request's head. `Host` is not among the headers: it is `authority`.
 #[derive(Clone, Debug)]
@@ -78,16 +80,6 @@ pub fn joined<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     })
 }
 
-/// Whether the content type is gRPC's.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
-        value
-            .as_bytes()
-            .strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
-    })
-}
-
 /// Header names of Envoy's and Istio's that have no constant elsewhere.
 pub mod names {
     use super::HeaderName;
@@ -157,22 +149,5 @@ pub(crate) mod tests {
         assert_eq!(value("host").as_deref(), Some("a:80"));
         assert_eq!(value(":method").as_deref(), Some("GET"));
         assert_eq!(value(":scheme").as_deref(), Some("http"));
-    }
-
-    #[test]
-    fn grpc_is_told_by_its_content_type() {
-        for (content_type, expected) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;charset=utf-8", true),
-            ("application/grpc-web", false),
-            ("application/json", false),
-        ] {
-            assert_eq!(
-                head("POST", "a", "/", &[("content-type", content_type)]).is_grpc(),
-                expected,
-                "{content_type}"
-            );
-        }
     }
 }

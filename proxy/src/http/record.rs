@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::{
     access_log::{self, Entry},
     grpc,
-    head::{Head, is_grpc, names},
+    head::{Head, names},
     replay::Replay,
     routes::Choice,
     seen::Seen,
@@ -30,7 +30,7 @@ use crate::{
         route::RouteAction,
     },
     data::connection::Connection,
-    net::{clock, flags::ResponseFlags, pool::connect::ConnectionInfo},
+    net::{clock, flags::ResponseFlags, grpc::is_grpc, pool::connect::ConnectionInfo},
     stats::{HttpRecord, RequestProtocol},
 };
 

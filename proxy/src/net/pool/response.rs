@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, header, response::Parts};
+use http::{HeaderMap, response::Parts};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
@@ -23,6 +23,7 @@ use crate::{
             Permit, count,
             outlier::{Outcome, grpc_to_http},
         },
+        grpc::is_grpc,
         upstreams::{BodyError, ErrorKind},
     },
 };
@@ -91,12 +92,6 @@ impl InFlight {
         }
         self.report(Outcome::Reset);
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
