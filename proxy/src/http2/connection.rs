@@ -102,6 +102,12 @@ impl<IO> Connection<IO> {
         self.core.borrow_mut().was_answered()
     }
 
+    /// Bytes that wait to be sent.
+    #[cfg(test)]
+    pub fn unsent(&self) -> usize {
+        self.core.borrow().unsent()
+    }
+
     /// How many streams the peer takes at once.
     pub fn allowed(&self) -> usize {
         self.core.borrow().allowed()

@@ -22,15 +22,20 @@ use super::{
 mod read;
 mod receive;
 mod send;
+mod waiting;
 
 use receive::{Partial, SLACK};
+use waiting::Waiting;
 
 /// Bytes that wait to be sent, at which nobody adds to a body.
 const HELD: usize = 64 * 1024;
 /// Bytes that answer the peer's frames and wait to be sent, at which nothing more is read.
 const ANSWERS: usize = 32 * 1024;
-/// Bytes that wait to be sent, at which a server reads nothing more. A client always does, or both might wait for ever.
+/// Bytes that wait to be sent, at which nobody adds the head of a response, nor trailers. A server reads nothing more then; a
+/// client always does, or both might wait for ever.
 const HEADS: usize = 256 * 1024;
+/// What a head is assumed to take of that when others are called.
+const HEAD: usize = 4 * 1024;
 /// So many buffers wait for the next that needs one.
 const SPARES: usize = 4;
 /// The window of those that have not said otherwise.
@@ -100,6 +105,8 @@ pub struct Core {
     window: i64,
     /// Those that wait for [`Self::window`] or for room in [`Self::out`], since when.
     waiting: Vec<(u64, u32)>,
+    /// Those that wait until there are less than [`HEADS`] in [`Self::out`].
+    heads: Waiting,
     /// How often somebody has begun to wait.
     waits: u64,
     /// What the peer may still send.
@@ -182,6 +189,7 @@ impl Core {
             awake: false,
             window: DEFAULT_WINDOW.into(),
             waiting: Vec::new(),
+            heads: Waiting::default(),
             waits: 0,
             room: room.into(),
             half: room / 2,
@@ -226,15 +234,19 @@ impl Core {
         }
     }
 
+    /// Bytes that wait to be sent.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.sent
+    }
+
     /// Whether so much waits to be sent that nobody should add to a body.
     fn is_full(&self) -> bool {
-        self.out.len() - self.sent >= HELD
+        self.unsent() >= HELD
     }
 
     /// Whether the peer must take something before more is read.
     pub fn must_send(&self) -> bool {
-        let heads = self.role == Role::Server && self.out.len() - self.sent >= HEADS;
-        heads || self.answers >= ANSWERS
+        self.role == Role::Server && self.unsent() >= HEADS || self.answers >= ANSWERS
     }
 
     /// Where answers to the peer's frames are written.
@@ -251,6 +263,7 @@ impl Core {
         mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<()>> {
         self.awake = false;
+        self.pause_waiting();
         while self.sent < self.out.len() {
             match write(&self.out[self.sent..]) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -446,12 +459,12 @@ impl Core {
             return;
         }
         let answered = self.role == Role::Server && !stream.sending;
-        let waits = stream.waits;
+        let waits = stream.waits.is_some();
         let size = stream.discard();
         self.release_room(size);
         self.reset(key, if answered { Reason::NO_ERROR } else { Reason::CANCEL });
         if waits {
-            self.waiting.retain(|(_, waiting)| *waiting != key);
+            self.forget(key);
         }
         self.streams.remove(key);
         self.rouse_to_end();

@@ -48,17 +48,15 @@ impl SendStream {
         Self(Handle { core, key })
     }
 
-    /// Sends a response's head.
-    ///
-    /// # Errors
-    /// The stream has ended.
-    pub fn respond(
+    /// Sends a response's head, when there is room for it.
+    pub fn poll_respond(
         &mut self,
+        cx: &mut Context<'_>,
         status: StatusCode,
         headers: &HeaderMap,
         ends: bool,
-    ) -> Result<(), Error> {
-        self.0.core.borrow_mut().respond(self.0.key, status, headers, ends)
+    ) -> Poll<Result<(), Error>> {
+        self.0.core.borrow_mut().poll_respond(self.0.key, cx, status, headers, ends)
     }
 
     /// Sends a part of a body as far as there is room, and takes what was sent off it. Ready when all of it was.
@@ -84,12 +82,13 @@ impl SendStream {
         }
     }
 
-    /// Sends what follows a body.
-    ///
-    /// # Errors
-    /// The stream has ended.
-    pub fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Error> {
-        self.0.core.borrow_mut().send_trailers(self.0.key, trailers)
+    /// Sends what follows a body, when there is room for it.
+    pub fn poll_trailers(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &HeaderMap,
+    ) -> Poll<Result<(), Error>> {
+        self.0.core.borrow_mut().poll_trailers_out(self.0.key, cx, trailers)
     }
 
     /// Gives the stream up.

@@ -2,10 +2,11 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::Body;
 
 use super::{Error, Reason, SendStream};
@@ -21,13 +22,20 @@ pub enum SendError<E> {
     Body(#[source] E),
 }
 
+#[derive(Debug)]
+enum Waiting {
+    /// A part, and whether it is the last.
+    Data(Bytes, bool),
+    Trailers(Box<HeaderMap>),
+}
+
 /// A message's body on its way into a stream. Dropped before its end, the stream is given up.
 #[derive(Debug)]
 pub struct Outgoing<B> {
     stream: SendStream,
     body: B,
-    /// What there is no room for yet, and whether it is the last.
-    waiting: Option<(Bytes, bool)>,
+    /// What there is no room for yet.
+    waiting: Option<Waiting>,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
@@ -54,14 +62,19 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     /// Sends what there is, as far as the receiver has room. Ready when everything is on its way.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<B::Error>>> {
         loop {
-            if let Some((data, last)) = &mut self.waiting {
-                match self.stream.poll_write(cx, data, *last) {
-                    Poll::Ready(Ok(())) if *last => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(())) => self.waiting = None,
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(SendError::Stream(error))),
-                    Poll::Pending => return Poll::Pending,
+            let sent = match &mut self.waiting {
+                None => Ok(false),
+                Some(Waiting::Data(data, last)) => {
+                    ready!(self.stream.poll_write(cx, data, *last)).map(|()| *last)
                 }
+                Some(Waiting::Trailers(trailers)) => {
+                    ready!(self.stream.poll_trailers(cx, trailers)).map(|()| true)
+                }
+            };
+            if sent.map_err(SendError::Stream)? {
+                return Poll::Ready(Ok(()));
             }
+            self.waiting = None;
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
                 // The receiver may have had enough.
                 return self.stream.poll_reset(cx).map(|error| Err(SendError::Stream(error)));
@@ -73,13 +86,19 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 Ok(data) => {
                     let last = self.body.is_end_stream();
                     if last || !data.is_empty() {
-                        self.waiting = Some((data, last));
+                        self.waiting = Some(Waiting::Data(data, last));
                     }
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
-                        let sent = self.stream.send_trailers(&trailers);
-                        return Poll::Ready(sent.map_err(SendError::Stream));
+                        match self.stream.poll_trailers(cx, &trailers) {
+                            Poll::Ready(sent) => {
+                                return Poll::Ready(sent.map_err(SendError::Stream));
+                            }
+                            Poll::Pending => {
+                                self.waiting = Some(Waiting::Trailers(Box::new(trailers)));
+                            }
+                        }
                     }
                 }
             }

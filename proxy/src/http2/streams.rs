@@ -19,6 +19,15 @@ const SMALL: usize = 1024;
 /// Up to this size.
 const TOGETHER: usize = 4096;
 
+/// What streams share, and wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitsFor {
+    /// Room for heads in what is to be sent.
+    Heads,
+    /// The connection's window, and room for bodies in what is to be sent.
+    Bodies,
+}
+
 /// A stream that is open, or that somebody holds.
 #[derive(Debug, Default)]
 pub struct Stream {
@@ -60,8 +69,8 @@ pub struct Stream {
     pub window: i64,
     /// Since when it waits to send something, while it does.
     pub order: Option<u64>,
-    /// It is among those that wait for the connection.
-    pub waits: bool,
+    /// It is among those that wait for this.
+    pub waits: Option<WaitsFor>,
 
     pub reader: Option<Waker>,
     pub writer: Option<Waker>,

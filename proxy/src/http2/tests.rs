@@ -19,6 +19,8 @@ use super::{
 };
 use crate::net::outbound::Outbound;
 
+mod waiting;
+
 const LIMITS: Limits = Limits { streams: 100, head: 16 * 1024 };
 
 /// Runs a connection to its end; as a server, echoes.
@@ -40,18 +42,22 @@ async fn echo(head: request::Parts, mut respond: SendStream, body: Option<RecvSt
     let (mut answer, ()) = Response::new(()).into_parts();
     answer.headers = head.headers;
     let Some(mut body) = body else {
-        return respond.respond(StatusCode::OK, &answer.headers, true).unwrap();
+        return begun(&mut respond, StatusCode::OK, &answer.headers, true).await;
     };
-    respond.respond(StatusCode::ACCEPTED, &answer.headers, false).unwrap();
+    begun(&mut respond, StatusCode::ACCEPTED, &answer.headers, false).await;
     while let Some(data) = poll_fn(|cx| body.poll_data(cx)).await {
         let mut data = data.unwrap();
         body.release(data.len());
         poll_fn(|cx| respond.poll_write(cx, &mut data, false)).await.unwrap();
     }
     match poll_fn(|cx| body.poll_trailers(cx)).await.unwrap() {
-        Some(trailers) => respond.send_trailers(&trailers).unwrap(),
+        Some(trailers) => poll_fn(|cx| respond.poll_trailers(cx, &trailers)).await.unwrap(),
         None => respond.end().unwrap(),
     }
+}
+
+async fn begun(respond: &mut SendStream, status: StatusCode, headers: &HeaderMap, ends: bool) {
+    poll_fn(|cx| respond.poll_respond(cx, status, headers, ends)).await.unwrap();
 }
 
 fn head(method: Method) -> request::Parts {
@@ -92,7 +98,7 @@ async fn messages_come_through_whole_in_whatever_pieces() {
                     poll_fn(|cx| outgoing.poll_write(cx, &mut data, false)).await.unwrap();
                     let mut trailers = HeaderMap::new();
                     trailers.insert("x-sum", HeaderValue::from(n));
-                    outgoing.send_trailers(&trailers).unwrap();
+                    poll_fn(|cx| outgoing.poll_trailers(cx, &trailers)).await.unwrap();
                 });
                 requests.push(spawn_local(async move {
                     let head = poll_fn(|cx| incoming.poll_response(cx)).await.unwrap();
@@ -161,6 +167,12 @@ fn begin(core: &mut Core, stream: u32, flags: u8) -> u32 {
     core.next_request().expect("it has come").1
 }
 
+fn respond(core: &mut Core, key: u32, ends: bool) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    let sent = core.poll_respond(key, cx, StatusCode::OK, &HeaderMap::new(), ends);
+    assert_eq!(sent, Poll::Ready(Ok(())));
+}
+
 fn put(core: &mut Core, key: u32, data: &mut Bytes) -> Poll<Result<(), Error>> {
     core.poll_write(key, &mut Context::from_waker(Waker::noop()), data, false)
 }
@@ -171,7 +183,7 @@ fn those_that_wait_for_the_connections_window_get_it_in_turn() {
     let keys = [1, 3, 5].map(|stream| begin(&mut core, stream, flag::END_STREAM));
     let mut bodies = keys.map(|_| Bytes::from(vec![0; 200_000]));
     for (key, body) in keys.into_iter().zip(&mut bodies) {
-        let _ = core.respond(key, StatusCode::OK, &HeaderMap::new(), false);
+        respond(&mut core, key, false);
         assert!(put(&mut core, key, body).is_pending());
     }
     assert_eq!(bodies.each_ref().map(Bytes::len), [134_465, 200_000, 200_000]);
@@ -190,7 +202,7 @@ fn those_that_wait_for_the_connections_window_get_it_in_turn() {
 fn nothing_more_of_a_body_is_taken_than_there_is_room_for() {
     let mut core = server(LIMITS, &[0, 4, 0, 0, 0, 10]);
     let key = begin(&mut core, 1, flag::END_STREAM);
-    core.respond(key, StatusCode::OK, &HeaderMap::new(), false).unwrap();
+    respond(&mut core, key, false);
     let mut body = Bytes::from(vec![0; 1_000_000]);
     assert!(put(&mut core, key, &mut body).is_pending() && body.len() == 999_990);
     // The window may become less than nothing (RFC 9113, 6.9.2).
@@ -223,7 +235,7 @@ fn nothing_more_is_read_of_a_peer_that_does_not_take_its_answers() {
     let mut stream = 1;
     while !core.must_send() {
         let key = begin(&mut core, stream, flag::END_STREAM);
-        core.respond(key, StatusCode::IM_A_TEAPOT, &HeaderMap::new(), true).unwrap();
+        respond(&mut core, key, true);
         core.let_go(key);
         stream += 2;
     }
@@ -278,7 +290,7 @@ fn room_is_given_back_as_bytes_are_read_or_nobody_wants_them() {
 fn a_stream_that_nobody_holds_is_given_up_and_what_was_under_way_is_ignored() {
     let mut core = server(LIMITS, &[]);
     let keys = [1, 3, 5].map(|stream| begin(&mut core, stream, 0));
-    core.respond(keys[1], StatusCode::OK, &HeaderMap::new(), true).unwrap();
+    respond(&mut core, keys[1], true);
     core.reset(keys[2], Reason::INTERNAL_ERROR);
     sent(&mut core);
     for key in keys {
@@ -293,7 +305,7 @@ fn a_stream_that_nobody_holds_is_given_up_and_what_was_under_way_is_ignored() {
     assert_eq!(sent(&mut core), []);
     // Behind the end of a message it is another matter.
     let key = begin(&mut core, 7, flag::END_STREAM);
-    core.respond(key, StatusCode::OK, &HeaderMap::new(), true).unwrap();
+    respond(&mut core, key, true);
     core.let_go(key);
     sent(&mut core);
     give(&mut core, kind::DATA, 0, 7, &[0; 100]);
@@ -318,7 +330,7 @@ fn a_server_that_leaves_takes_what_came_before_the_client_knew() {
     assert!(core.next_request().is_none() && !core.ends());
     assert!(sent(&mut core).is_empty());
     for key in [first, second] {
-        core.respond(key, StatusCode::OK, &HeaderMap::new(), true).unwrap();
+        respond(&mut core, key, true);
         core.let_go(key);
     }
     assert!(core.ends());
@@ -500,7 +512,7 @@ fn malformed_requests_among_many_others_do_not_end_the_connection() {
         give(&mut core, kind::HEADERS, flag::END_HEADERS, 6 * n + 1, &GET[..2]);
         for stream in [6 * n + 3, 6 * n + 5] {
             let key = begin(&mut core, stream, flag::END_STREAM);
-            core.respond(key, StatusCode::OK, &HeaderMap::new(), true).unwrap();
+            respond(&mut core, key, true);
             core.let_go(key);
         }
         sent(&mut core);

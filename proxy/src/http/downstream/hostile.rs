@@ -1,6 +1,11 @@
 //! HTTP/2 clients that mean harm: what no HTTP/1 server may see, and floods.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -347,6 +352,49 @@ fn windows_that_never_open_end_with_the_stream() {
             }
         }
         until(|| state.requests.get() == 0).await;
+    });
+}
+
+#[test]
+fn heads_that_nobody_takes_are_put_off_and_given_up() {
+    const REQUESTS: usize = 300;
+    const LARGE: usize = 60_000;
+    run(async {
+        let manager = HttpConnectionManager {
+            stream_idle_timeout: Some(Duration::from_secs(2)),
+            ..forwarding()
+        };
+        let asked: Rc<Cell<bool>> = Rc::default();
+        let noted = asked.clone();
+        let server = raw_backend(move |mut stream| {
+            let noted = noted.clone();
+            async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                noted.set(true);
+                let large = "~".repeat(LARGE);
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\nx-large: ";
+                let _ = stream.write_all(format!("{head}{large}\r\n\r\n").as_bytes()).await;
+                // The body never comes.
+                let _ = stream.read(&mut [0; 16]).await;
+            }
+        })
+        .await;
+        let cluster = cluster("c", &[server]);
+        let state = cluster.state.clone();
+        let proxy = Proxy::new(config(manager, vec![cluster]));
+        let requests: Vec<u8> = (1..).step_by(2).take(REQUESTS).flat_map(get_on).collect();
+        let (mut answers, _open) = send_frames(proxy.http().await, &requests).await;
+        until(|| asked.get()).await;
+        // All of them are given up while the client has taken nothing.
+        until(|| state.requests.get() == 0).await;
+        let (mut ended, mut size) = (0, 0);
+        while ended < REQUESTS {
+            let (kind, flags, _, payload) = answers.next().await.expect("the connection stays");
+            size += payload.len();
+            let ends = kind == HEADERS && flags & END_STREAM != 0;
+            ended += usize::from(ends || kind == RST_STREAM);
+        }
+        assert!(size < REQUESTS * LARGE * 3 / 4, "{size}");
     });
 }
 

@@ -9,11 +9,11 @@ use std::{
     future::poll_fn,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use ::http::{HeaderValue, Method, Response, header, request};
+use ::http::{HeaderValue, Method, Response, header, request, response};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http_body::Body;
 use tokio::{sync::oneshot, time::Instant};
@@ -273,6 +273,8 @@ struct Stream {
 enum State {
     /// The request is handled.
     Handling { handling: Handling, taker: Option<Taker>, unanswered: Unanswered },
+    /// The client takes too little for the response's head to be written.
+    Waiting(Box<Answer>),
     /// The response is written.
     Responding(Outgoing<Tracked>),
 }
@@ -309,11 +311,22 @@ impl Stream {
                             return Poll::Ready(Err(Closed));
                         }
                     };
-                    match begin(&mut self.respond, response, taker.take()) {
-                        Some(body) => self.state = State::Responding(body),
-                        None => return Poll::Ready(Ok(())),
-                    }
+                    let mut answer = Answer::new(response, taker.take());
+                    self.state = match answer.poll(cx, &mut self.respond) {
+                        Poll::Ready(Some(body)) => State::Responding(body),
+                        Poll::Ready(None) => return Poll::Ready(Ok(())),
+                        Poll::Pending => State::Waiting(Box::new(answer)),
+                    };
                 }
+                State::Waiting(answer) => match answer.poll(cx, &mut self.respond) {
+                    Poll::Ready(Some(body)) => self.state = State::Responding(body),
+                    Poll::Ready(None) => return Poll::Ready(Ok(())),
+                    Poll::Pending if answer.body.has_expired(cx) => {
+                        self.respond.reset(Reason::INTERNAL_ERROR);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                },
                 State::Responding(response) => {
                     let broken = match response.poll(cx) {
                         Poll::Ready(ended) => matches!(ended, Err(SendError::Body(_))),
@@ -335,36 +348,53 @@ impl Stream {
     }
 }
 
-/// Sends a response's head; its body, if there is more than that.
-fn begin(
-    respond: &mut SendStream,
-    response: Response<Tracked>,
+/// A response of which nothing was sent.
+struct Answer {
+    head: response::Parts,
+    body: Tracked,
     taker: Option<Taker>,
-) -> Option<Outgoing<Tracked>> {
-    let (mut head, body) = response.into_parts();
-    head.headers.entry(header::DATE).or_insert_with(date::value);
-    let taker = taker.filter(|_| head.status.is_success());
-    let ended = taker.is_none() && body.is_end_stream();
-    if taker.is_some() {
-        head.headers.remove(header::CONTENT_LENGTH);
-    } else if !ended && let Some(size) = body.size_hint().exact() {
-        let size = || HeaderValue::from(size);
-        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
+}
+
+impl Answer {
+    fn new(response: Response<Tracked>, taker: Option<Taker>) -> Self {
+        let (mut head, body) = response.into_parts();
+        head.headers.entry(header::DATE).or_insert_with(date::value);
+        let taker = taker.filter(|_| head.status.is_success());
+        if taker.is_some() {
+            head.headers.remove(header::CONTENT_LENGTH);
+        } else if !body.is_end_stream()
+            && let Some(size) = body.size_hint().exact()
+        {
+            let size = || HeaderValue::from(size);
+            head.headers.entry(header::CONTENT_LENGTH).or_insert_with(size);
+        }
+        strip(&mut head.headers);
+        Self { head, body, taker }
     }
-    strip(&mut head.headers);
-    let sent = respond.respond(head.status, &head.headers, ended);
-    spare::give(head.headers);
-    if let Err(error) = sent {
-        tracing::debug!(%error, "a response cannot be sent");
-        return None;
+
+    /// Sends the head, when there is room for it. Ready with the body, if one follows.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        respond: &mut SendStream,
+    ) -> Poll<Option<Outgoing<Tracked>>> {
+        let Self { head, body, taker } = self;
+        let ended = taker.is_none() && body.is_end_stream();
+        let sent = ready!(respond.poll_respond(cx, head.status, &head.headers, ended));
+        spare::give(std::mem::take(&mut head.headers));
+        if let Err(error) = sent {
+            tracing::debug!(%error, "a response cannot be sent");
+            return Poll::Ready(None);
+        }
+        if let Some((sender, incoming)) = taker.take() {
+            let tunnel = Box::new(Tunnel::new(incoming, respond.clone()));
+            // Who would have taken it over may be gone: then it is reset.
+            let _ = sender.send(stream::Tunnel::Http2(tunnel));
+            return Poll::Ready(None);
+        }
+        let body = std::mem::replace(body, Tracked::empty());
+        Poll::Ready((!ended).then(|| Outgoing::new(respond.clone(), body)))
     }
-    if let Some((sender, incoming)) = taker {
-        let tunnel = Box::new(Tunnel::new(incoming, respond.clone()));
-        // Who would have taken it over may be gone: then it is reset.
-        let _ = sender.send(stream::Tunnel::Http2(tunnel));
-        return None;
-    }
-    (!ended).then(|| Outgoing::new(respond.clone(), body))
 }
 
 /// With a client that makes work which it does not want (CVE-2023-44487).

@@ -1,19 +1,22 @@
 //! What we say on streams.
 
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Core, Stream, register};
+use super::{Core, HEAD, HEADS, Stream, register};
 use crate::{
-    http2::{By, Error, Reason, frame, head, hpack::Encoder},
+    http2::{By, Error, Reason, frame, head, hpack::Encoder, streams::WaitsFor},
     net::outbound::Outbound,
 };
 
 impl Core {
     /// Streams that wait for the connection may try again, the one that has waited longest first.
     pub(super) fn wake_waiting(&mut self) {
+        if !self.heads.is_empty() {
+            self.call_heads();
+        }
         if self.waiting.is_empty() || self.window <= 0 || self.is_full() {
             return;
         }
@@ -21,10 +24,33 @@ impl Core {
         waiting.sort_unstable();
         for (_, key) in waiting.drain(..) {
             let stream = self.streams.get(key);
-            stream.waits = false;
+            stream.waits = None;
             stream.wake_writer();
         }
         self.waiting = waiting;
+    }
+
+    /// Those who were called last have used what there was, or have not.
+    pub(super) fn pause_waiting(&mut self) {
+        if self.unsent() * 2 >= HEADS {
+            self.heads.pause();
+        }
+    }
+
+    /// As many as there may be room for; more in the owner's next turn, whatever becomes of these.
+    fn call_heads(&mut self) {
+        let room = HEADS.saturating_sub(self.unsent());
+        if room == 0 {
+            return;
+        }
+        for key in self.heads.call(room.div_ceil(HEAD)) {
+            let stream = self.streams.get(key);
+            stream.waits = None;
+            stream.wake_writer();
+        }
+        if !self.heads.is_empty() {
+            self.rouse();
+        }
     }
 
     /// Begins a request, on a stream that the caller holds. Answers none when that cannot be now.
@@ -65,32 +91,51 @@ impl Core {
         }
     }
 
-    /// Sends a response's head.
-    pub fn respond(
+    /// Sends a response's head, when there is room for it.
+    pub fn poll_respond(
         &mut self,
         key: u32,
+        cx: &mut Context<'_>,
         status: StatusCode,
         headers: &HeaderMap,
         ends: bool,
-    ) -> Result<(), Error> {
-        let id = self.sendable(key)?.id;
+    ) -> Poll<Result<(), Error>> {
+        let id = ready!(self.poll_room(key, cx))?;
         let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
             head::put_response(encoder, out, status, headers);
         };
         self.put_headers(id, ends, write);
         self.sent(key, ends);
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    /// Sends what follows a body.
-    pub fn send_trailers(&mut self, key: u32, trailers: &HeaderMap) -> Result<(), Error> {
-        let id = self.sendable(key)?.id;
+    /// Sends what follows a body, when there is room for it.
+    pub fn poll_trailers_out(
+        &mut self,
+        key: u32,
+        cx: &mut Context<'_>,
+        trailers: &HeaderMap,
+    ) -> Poll<Result<(), Error>> {
+        let id = ready!(self.poll_room(key, cx))?;
         let write = |encoder: &mut Encoder, out: &mut Vec<u8>| {
             head::put_trailers(encoder, out, trailers);
         };
         self.put_headers(id, true, write);
         self.sent(key, true);
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until a head may be added to what waits to be sent. Answers the stream's number.
+    fn poll_room(&mut self, key: u32, cx: &mut Context<'_>) -> Poll<Result<u32, Error>> {
+        let is_full = self.unsent() >= HEADS;
+        let stream = self.sendable(key)?;
+        if is_full {
+            register(&mut stream.writer, cx);
+            self.wait(key, WaitsFor::Heads);
+            return Poll::Pending;
+        }
+        stream.order = None;
+        Poll::Ready(Ok(stream.id))
     }
 
     /// Sends a part of a body as far as there is room, and takes what was sent off it. Ready when all of it was.
@@ -113,7 +158,7 @@ impl Core {
             if size == 0 && !data.is_empty() {
                 register(&mut stream.writer, cx);
                 if stream.window > 0 {
-                    self.wait(key);
+                    self.wait(key, WaitsFor::Bodies);
                 }
                 return Poll::Pending;
             }
@@ -131,15 +176,29 @@ impl Core {
         }
     }
 
-    fn wait(&mut self, key: u32) {
+    fn wait(&mut self, key: u32, what: WaitsFor) {
         let stream = self.streams.get(key);
         let order = *stream.order.get_or_insert_with(|| {
             self.waits += 1;
             self.waits
         });
-        if !std::mem::replace(&mut stream.waits, true) {
-            self.waiting.push((order, key));
+        let before = stream.waits.replace(what);
+        if before == Some(what) {
+            return;
         }
+        if before.is_some() {
+            self.forget(key);
+        }
+        match what {
+            WaitsFor::Heads => self.heads.push(order, key),
+            WaitsFor::Bodies => self.waiting.push((order, key)),
+        }
+    }
+
+    /// The stream waits for nothing that it shares.
+    pub(super) fn forget(&mut self, key: u32) {
+        self.waiting.retain(|(_, waiting)| *waiting != key);
+        self.heads.forget(key);
     }
 
     /// Places of these streams among those that wait, the first that is woken first.
