@@ -34,8 +34,9 @@ const ANSWERS: usize = 32 * 1024;
 /// Bytes that wait to be sent, at which nobody adds the head of a response, nor trailers. A server reads nothing more then; a
 /// client always does, or both might wait for ever.
 const HEADS: usize = 256 * 1024;
-/// What a head is assumed to take of that when others are called.
+/// What a head, or a part of a body, is assumed to take of that when others are called.
 const HEAD: usize = 4 * 1024;
+const PART: usize = 16 * 1024;
 /// So many buffers wait for the next that needs one.
 const SPARES: usize = 4;
 /// The window of those that have not said otherwise.
@@ -103,8 +104,8 @@ pub struct Core {
 
     /// What we may still send.
     window: i64,
-    /// Those that wait for [`Self::window`] or for room in [`Self::out`], since when.
-    waiting: Vec<(u64, u32)>,
+    /// Those that wait for [`Self::window`], or until there are less than [`HELD`] in [`Self::out`].
+    bodies: Waiting,
     /// Those that wait until there are less than [`HEADS`] in [`Self::out`].
     heads: Waiting,
     /// How often somebody has begun to wait.
@@ -188,7 +189,7 @@ impl Core {
             task: None,
             awake: false,
             window: DEFAULT_WINDOW.into(),
-            waiting: Vec::new(),
+            bodies: Waiting::default(),
             heads: Waiting::default(),
             waits: 0,
             room: room.into(),

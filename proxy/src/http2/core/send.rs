@@ -5,51 +5,52 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::{Core, HEAD, HEADS, Stream, register};
+use super::{Core, HEAD, HEADS, HELD, PART, Stream, register};
 use crate::{
     http2::{By, Error, Reason, frame, head, hpack::Encoder, streams::WaitsFor},
     net::outbound::Outbound,
 };
 
 impl Core {
-    /// Streams that wait for the connection may try again, the one that has waited longest first.
+    /// Streams that wait for the connection may try again: as many as there may be enough for.
     pub(super) fn wake_waiting(&mut self) {
-        if !self.heads.is_empty() {
-            self.call_heads();
-        }
-        if self.waiting.is_empty() || self.window <= 0 || self.is_full() {
+        if self.heads.is_empty() && self.bodies.is_empty() {
             return;
         }
-        let mut waiting = std::mem::take(&mut self.waiting);
-        waiting.sort_unstable();
-        for (_, key) in waiting.drain(..) {
+        let room = HEADS.saturating_sub(self.unsent());
+        self.call(WaitsFor::Heads, room.div_ceil(HEAD));
+        let window = usize::try_from(self.window).unwrap_or_default();
+        let room = HELD.saturating_sub(self.unsent()).min(window);
+        self.call(WaitsFor::Bodies, room.div_ceil(PART));
+    }
+
+    /// The owner calls more in its next turn, whatever becomes of these.
+    fn call(&mut self, what: WaitsFor, enough: usize) {
+        let waiting = match what {
+            WaitsFor::Heads => &mut self.heads,
+            WaitsFor::Bodies => &mut self.bodies,
+        };
+        if enough == 0 || waiting.is_empty() {
+            return;
+        }
+        for key in waiting.call(enough) {
             let stream = self.streams.get(key);
             stream.waits = None;
             stream.wake_writer();
         }
-        self.waiting = waiting;
+        if !waiting.is_empty() {
+            self.rouse();
+        }
     }
 
-    /// Those who were called last have used what there was, or have not.
+    /// Sees whether those who were called last have used what there was.
     pub(super) fn pause_waiting(&mut self) {
-        if self.unsent() * 2 >= HEADS {
+        let unsent = self.unsent();
+        if unsent >= HEADS / 2 {
             self.heads.pause();
         }
-    }
-
-    /// As many as there may be room for; more in the owner's next turn, whatever becomes of these.
-    fn call_heads(&mut self) {
-        let room = HEADS.saturating_sub(self.unsent());
-        if room == 0 {
-            return;
-        }
-        for key in self.heads.call(room.div_ceil(HEAD)) {
-            let stream = self.streams.get(key);
-            stream.waits = None;
-            stream.wake_writer();
-        }
-        if !self.heads.is_empty() {
-            self.rouse();
+        if unsent >= HELD / 2 || self.window <= 0 {
+            self.bodies.pause();
         }
     }
 
@@ -191,14 +192,14 @@ impl Core {
         }
         match what {
             WaitsFor::Heads => self.heads.push(order, key),
-            WaitsFor::Bodies => self.waiting.push((order, key)),
+            WaitsFor::Bodies => self.bodies.push(order, key),
         }
     }
 
     /// The stream waits for nothing that it shares.
     pub(super) fn forget(&mut self, key: u32) {
-        self.waiting.retain(|(_, waiting)| *waiting != key);
         self.heads.forget(key);
+        self.bodies.forget(key);
     }
 
     /// Places of these streams among those that wait, the first that is woken first.
