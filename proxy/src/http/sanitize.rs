@@ -137,7 +137,7 @@ pub fn accept(
     }
     let wants = wants(manager, &method, version, (&headers, seen))?;
     let authority = authority(&uri, &headers)?;
-    let target = target(&method, &uri)?;
+    let target = target(&method, &uri, version)?;
     seen.remove_hop_by_hop(&mut headers);
     for name in [header::HOST, header::EXPECT, names::EXPECTED_TIMEOUT] {
         seen.take(&mut headers, &name);
@@ -261,12 +261,15 @@ fn is_plain_host(authority: &[u8]) -> bool {
         && port.iter().all(u8::is_ascii_digit)
 }
 
-fn target(method: &Method, uri: &::http::Uri) -> Result<PathAndQuery, Refusal> {
+fn target(method: &Method, uri: &::http::Uri, version: Version) -> Result<PathAndQuery, Refusal> {
+    // HTTP/2 says it apart, and whole (RFC 9113, 8.3.1).
+    let whole = version == Version::HTTP_2;
     match uri.path_and_query() {
-        Some(target) if target.path().starts_with('/') => Ok(target.clone()),
+        Some(target) if target.as_str().starts_with('/') => Ok(target.clone()),
         Some(target) if target.as_str() == "*" && method == Method::OPTIONS => Ok(target.clone()),
+        Some(target) if target.path().starts_with('/') && !whole => Ok(target.clone()),
         // The authority form is CONNECT's alone; an absolute target may have no path.
-        _ if method == Method::CONNECT || uri.scheme().is_some() => {
+        _ if method == Method::CONNECT || uri.scheme().is_some() && !whole => {
             Ok(PathAndQuery::from_static("/"))
         }
         _ => Err(Refusal::MissingPath),

@@ -101,6 +101,27 @@ fn what_must_not_go_on_is_refused() {
         assert_eq!(refusal, expected, "{shown}");
         assert!(StatusCode::from_u16(refusal.status()).is_ok());
     }
+    // What HTTP/2 says as a path is one, and not what remains of an absolute target.
+    for (method, path, taken) in [
+        ("GET", "/", true),
+        ("GET", "/?x", true),
+        ("GET", "?x", false),
+        ("GET", "*", false),
+        ("OPTIONS", "*", true),
+        ("OPTIONS", "?x", false),
+    ] {
+        let mut request = parts(method, "http://a", &[]);
+        let mut uri = request.uri.into_parts();
+        uri.path_and_query = Some(path.parse().unwrap());
+        request.uri = ::http::Uri::from_parts(uri).unwrap();
+        let absolute = accept(&manager(), request.clone(), client(None));
+        assert!(absolute.is_ok(), "{method} {path}: {absolute:?}");
+        request.version = Version::HTTP_2;
+        let accepted = accept(&manager(), request, client(None));
+        let target = accepted.map(|accepted| accepted.head.target.to_string());
+        let expected = if taken { Ok(path.to_owned()) } else { Err(Refusal::MissingPath) };
+        assert_eq!(target, expected, "{method} {path}");
+    }
     let mut old = parts("GET", "/", &[("host", "a")]);
     old.version = Version::HTTP_10;
     let strict = HttpConnectionManager { accept_http_10: false, ..manager() };

@@ -59,7 +59,8 @@ impl Field {
             Name::Method => Method::from_bytes(&value).ok().map(Self::Method),
             Name::Scheme => Scheme::try_from(&*value).ok().map(Self::Scheme),
             Name::Authority => Authority::from_maybe_shared(value).ok().map(Self::Authority),
-            Name::Path if value.is_empty() => None,
+            // A fragment would be taken off, and leave nothing.
+            Name::Path if matches!(value.first(), None | Some(b'#')) => None,
             Name::Path => PathAndQuery::from_maybe_shared(value).ok().map(Self::Path),
             Name::Status => StatusCode::from_bytes(&value).ok().map(Self::Status),
             // It would mean another thing elsewhere (RFC 9113, 8.2.1).
