@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod changes;
+mod farewell;
 mod health;
 mod http2;
 mod tls;
