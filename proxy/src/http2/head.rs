@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    request, response,
+    header, request, response,
     uri::{Authority, PathAndQuery, Scheme},
 };
 
@@ -119,6 +119,12 @@ pub fn request(block: &mut Block) -> Result<(request::Parts, Option<u64>), Malfo
     head.version = Version::HTTP_2;
     head.headers = parts.headers;
     Ok((head, parts.length))
+}
+
+/// Whether a client waits with the body until it is told to go on (RFC 9110, 10.1.1).
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    let expected = headers.get(header::EXPECT);
+    expected.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// A response's head, and how long its body is, if that is said.

@@ -49,6 +49,10 @@ pub struct Stream {
     pub headed: bool,
     /// The response is to `HEAD`.
     pub bodiless: bool,
+    /// Responses before the final one.
+    pub informational: u32,
+    /// The client waits to be told to go on.
+    pub expects_continue: bool,
     /// Nobody will read the body.
     pub unwanted: bool,
     /// The body, as far as nobody has taken it.

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::net::outbound::Outbound;
 
+mod interim;
 mod waiting;
 
 const LIMITS: Limits = Limits { streams: 100, head: 16 * 1024 };

@@ -5,6 +5,9 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, request, uri};
 
+/// Informational responses (1xx) that may come before the final one. They end here.
+pub const INFORMATIONAL: u32 = 100;
+
 /// A request without its body. Hop-by-hop headers are the caller's to remove.
 #[derive(Clone, Copy, Debug)]
 pub struct Outbound<'a> {

@@ -3,10 +3,10 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, response};
+use http::{HeaderMap, StatusCode, response};
 
 use super::{Core, register};
-use crate::http2::{Error, STREAM_WINDOW, frame};
+use crate::http2::{Error, STREAM_WINDOW, frame, head};
 
 impl Core {
     /// The response's head.
@@ -43,6 +43,12 @@ impl Core {
             return Poll::Ready(Some(Err(error.clone())));
         }
         register(&mut stream.reader, cx);
+        if std::mem::take(&mut stream.expects_continue) {
+            let id = stream.id;
+            self.put_headers(id, false, |encoder, out| {
+                head::put_response(encoder, out, StatusCode::CONTINUE, &HeaderMap::new());
+            });
+        }
         Poll::Pending
     }
 

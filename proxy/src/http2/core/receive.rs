@@ -2,12 +2,17 @@
 
 use std::cell::Cell;
 
+use http::StatusCode;
+
 use super::{ALIVE, Core, Ended, LAST, LEAVING, Role, Stream};
-use crate::http2::{
-    By, Error, Reason,
-    frame::{self, Head, flag, kind, setting},
-    head,
-    hpack::Block,
+use crate::{
+    http2::{
+        By, Error, Reason,
+        frame::{self, Head, flag, kind, setting},
+        head,
+        hpack::Block,
+    },
+    net::outbound::INFORMATIONAL,
 };
 
 /// Streams that may have to be reset because of what the peer sent.
@@ -200,7 +205,7 @@ impl Core {
         let left = checked?;
         let stream = self.streams.get(key);
         stream.room -= payload.len() as i64;
-        stream.left = left;
+        (stream.left, stream.expects_continue) = (left, false);
         if ends {
             (stream.receiving, stream.ended) = (false, true);
         }
@@ -306,8 +311,10 @@ impl Core {
             let (response, length) = head::response(block).map_err(|_| malformed(id))?;
             let status = response.status;
             if status.is_informational() {
-                // Others than 101, which there is not here, are nobody's concern.
-                let wrong = headers.ends || status.as_u16() == 101;
+                // Others than 101, which there is not here, are nobody's concern, while there is an end to them.
+                stream.informational += 1;
+                let wrong = headers.ends || status == StatusCode::SWITCHING_PROTOCOLS;
+                let wrong = wrong || stream.informational > INFORMATIONAL;
                 return if wrong { Err(malformed(id)) } else { Ok(()) };
             }
             let bodiless = stream.bodiless || matches!(status.as_u16(), 204 | 304);
@@ -354,6 +361,7 @@ impl Core {
         let mut stream = Stream::new(id, self.peer.window.into());
         (stream.headed, stream.length, stream.left) = (true, length, length);
         (stream.receiving, stream.ended) = (!ends, ends);
+        stream.expects_continue = !ends && head::expects_continue(&request.headers);
         let key = self.streams.insert(stream);
         self.requests.push_back((request, key));
         Ok(())
@@ -361,7 +369,7 @@ impl Core {
 
     /// Answers a request whose head is too large.
     fn refuse_head(&mut self, id: u32, ends: bool) {
-        let status = http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         self.put_headers(id, true, |encoder, out| {
             head::put_response(encoder, out, status, &http::HeaderMap::new());
         });

@@ -135,7 +135,8 @@ impl Core {
             self.wait(key, WaitsFor::Heads);
             return Poll::Pending;
         }
-        stream.order = None;
+        // Who has the answer needs not be told to go on.
+        (stream.order, stream.expects_continue) = (None, false);
         Poll::Ready(Ok(stream.id))
     }
 

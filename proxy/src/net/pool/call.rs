@@ -25,15 +25,13 @@ use crate::{
     },
     net::{
         body::{BoxError, RequestBody},
-        outbound::Outbound,
+        outbound::{INFORMATIONAL, Outbound},
         upstreams::{BodyError, Cause, ErrorKind, UpstreamError},
     },
 };
 
 /// What a response's head may have.
 const LIMITS: Limits = Limits { bytes: 64 * 1024, fields: 100 };
-/// Informational responses before the final one.
-const INFORMATIONAL: u32 = 16;
 
 /// How far the request is.
 #[derive(Debug)]

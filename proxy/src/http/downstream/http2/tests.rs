@@ -20,7 +20,9 @@ use crate::{
     },
     data::testing::{
         Proxy, backend, chain, cluster, config, config_of,
-        frames::{END_STREAM, GOAWAY, HEADERS, Said, frame, get_on, head, send_frames},
+        frames::{
+            DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Said, frame, get_on, head, send_frames,
+        },
         host, listener, manager, raw_backend, route, routes, run, tcp_chain, text, to_cluster,
         until,
     },
@@ -232,6 +234,40 @@ fn connect_makes_a_tunnel_of_a_stream() {
 
 fn tcp_listener() -> crate::config::listener::Listener {
     listener("greeter_7000", vec![tcp_chain("greeter")])
+}
+
+#[test]
+fn a_client_that_waits_for_it_is_told_to_go_on() {
+    run(async {
+        let server = backend(|request| async {
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            text(200, body)
+        })
+        .await;
+        let proxy = Proxy::new(config(forwarding(), vec![cluster("c", &[server])]));
+        let fields = [(":method", "POST"), ("expect", "100-continue")];
+        let asked = frame(HEADERS, END_HEADERS, 1, &head(&fields));
+        let (mut answers, mut wire) = send_frames(proxy.http().await, &asked).await;
+        let mut heads = Vec::new();
+        while heads.len() < 2 {
+            let (kind, flags, _, payload) = answers.next().await.unwrap();
+            if kind == HEADERS {
+                heads.push((flags & END_STREAM, payload));
+                if heads.len() == 1 {
+                    wire.write_all(&frame(DATA, END_STREAM, 1, b"body")).await.unwrap();
+                }
+            }
+        }
+        assert!(heads[0].0 == 0 && heads[0].1[0] != 0x88, "{heads:?}");
+        assert_eq!(heads[1].1[0], 0x88);
+        loop {
+            let (kind, _, _, payload) = answers.next().await.unwrap();
+            if kind == DATA && !payload.is_empty() {
+                assert_eq!(payload, b"body");
+                break;
+            }
+        }
+    });
 }
 
 #[test]

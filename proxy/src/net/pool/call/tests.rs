@@ -99,6 +99,17 @@ async fn what_is_not_one_response_breaks_the_protocol() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn there_is_an_end_to_what_comes_before_the_response() {
+    for (count, taken) in [(100, true), (101, false)] {
+        let early = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(count);
+        let answer = early + "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+        let server = says(answer.leak()).await;
+        let answered = pool_of(server.address).get().await;
+        assert_eq!(answered.map_err(|error| error.kind).is_ok(), taken, "{count}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_response_to_head_has_no_body_whatever_it_says() {
     let server = says("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").await;
     let test = pool_of(server.address);
