@@ -24,7 +24,7 @@ mod receive;
 mod send;
 mod waiting;
 
-use receive::{Partial, SLACK};
+use receive::{Idle, Partial, SLACK};
 use waiting::Waiting;
 
 /// Bytes that wait to be sent, at which nobody adds to a body.
@@ -131,6 +131,10 @@ pub struct Core {
     violations: usize,
     /// Frames in a row that say nothing.
     empty: usize,
+    /// Frames of the peer's that ask for nothing.
+    idle: Idle,
+    /// `DATA` that were sent, as frames of the usual size.
+    data_sent: usize,
     /// Streams that the peer has reset in this turn.
     resets: usize,
     /// The peer takes no more streams.
@@ -202,6 +206,8 @@ impl Core {
             skipped: 0..0,
             violations: 0,
             empty: 0,
+            idle: Idle::default(),
+            data_sent: 0,
             resets: 0,
             refuses: false,
             leaving: false,

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::net::outbound::Outbound;
 
+mod floods;
 mod interim;
 mod waiting;
 
@@ -544,26 +545,4 @@ fn responses_that_are_none_reset_their_stream() {
         assert_eq!(core.poll_reset(key, cx), Poll::Ready(wrong), "{what}");
         assert_eq!(sent(&mut core), [(kind::RST_STREAM, 0, 1, vec![0, 0, 0, 1])], "{what}");
     }
-}
-
-#[test]
-fn who_makes_work_for_nothing_is_sent_away() {
-    let calm = Some(&Error::GoAway(Reason::ENHANCE_YOUR_CALM, By::Us));
-    let most = Limits { streams: 10, head: 1000 };
-    // Streams that have to be reset.
-    let mut core = server(most, &[]);
-    for stream in (1..3_000).step_by(2) {
-        give(&mut core, kind::HEADERS, flag::END_HEADERS, stream, &GET[..2]);
-    }
-    assert_eq!(core.failure(), calm);
-    // Frames that say nothing.
-    let mut core = server(most, &[]);
-    begin(&mut core, 1, 0);
-    (0..2_000).for_each(|_| give(&mut core, kind::DATA, 0, 1, &[]));
-    assert_eq!(core.failure(), calm);
-    // A head without an end.
-    let mut core = server(most, &[]);
-    give(&mut core, kind::HEADERS, 0, 1, &[]);
-    (0..100).for_each(|_| give(&mut core, kind::CONTINUATION, 0, 1, &[]));
-    assert_eq!(core.failure(), calm);
 }

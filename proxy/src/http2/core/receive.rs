@@ -19,6 +19,10 @@ use crate::{
 const VIOLATIONS: usize = 1024;
 /// Frames in a row that may say nothing.
 const EMPTY: usize = 1000;
+/// Frames that nobody looks at, for each stream: `PRIORITY`, and those of unknown kinds.
+const PRIORITIES: usize = 100;
+/// Windows that may be opened, and streams reset, for each frame of `DATA` that was sent.
+const PER_DATA: usize = 10;
 /// Streams that may be held beside those that may be open: they were reset, and nobody has seen it yet.
 pub const SLACK: usize = 600;
 /// What blocks of headers may have beside as many bytes as their list may count.
@@ -36,6 +40,14 @@ pub struct Partial {
     headers: Headers,
     bytes: Vec<u8>,
     frames: usize,
+}
+
+/// Frames that cost us some work and the peer next to nothing, as they ask for no answer.
+#[derive(Debug, Default)]
+pub struct Idle {
+    priorities: usize,
+    updates: usize,
+    resets: usize,
 }
 
 /// What a frame with headers says beside them.
@@ -127,20 +139,7 @@ impl Core {
             kind::DATA => self.data(head, payload),
             kind::HEADERS => self.headers(head, payload),
             kind::CONTINUATION => self.continuation(head, payload),
-            kind::PRIORITY => match number::<4>(payload) {
-                Some(other) if payload.len() == 5 => {
-                    let other = u32::from_be_bytes(other) & LAST;
-                    if other != head.stream {
-                        Ok(())
-                    } else if self.is_idle(other) {
-                        Err(PROTOCOL)
-                    } else {
-                        Err(malformed(other))
-                    }
-                }
-                _ if self.is_idle(head.stream) => Err(SIZE),
-                _ => Err(Fault::Stream(head.stream, Reason::FRAME_SIZE_ERROR)),
-            },
+            kind::PRIORITY => self.priority(head, payload),
             kind::RST_STREAM => self.was_reset(head, payload),
             kind::SETTINGS => self.settings(head, payload),
             kind::PING => self.ping(head, payload),
@@ -148,8 +147,47 @@ impl Core {
             kind::WINDOW_UPDATE => self.window_update(head, payload),
             // Nobody was allowed to push.
             kind::PUSH_PROMISE => Err(PROTOCOL),
-            _ => Ok(()),
+            _ => self.count_priority(),
         }
+    }
+
+    /// Nobody needs it, while it is well-formed.
+    fn priority(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
+        self.count_priority()?;
+        match number::<4>(payload) {
+            Some(other) if payload.len() == 5 => {
+                let other = u32::from_be_bytes(other) & LAST;
+                if other != head.stream {
+                    Ok(())
+                } else if self.is_idle(other) {
+                    Err(PROTOCOL)
+                } else {
+                    Err(malformed(other))
+                }
+            }
+            _ if self.is_idle(head.stream) => Err(SIZE),
+            _ => Err(Fault::Stream(head.stream, Reason::FRAME_SIZE_ERROR)),
+        }
+    }
+
+    /// Envoy's measure, as for windows.
+    fn count_priority(&mut self) -> Result<(), Fault> {
+        self.idle.priorities += 1;
+        let most = PRIORITIES * (1 + self.begun);
+        if self.idle.priorities > most { Err(TOO_MUCH) } else { Ok(()) }
+    }
+
+    fn count_update(&mut self) -> Result<(), Fault> {
+        self.idle.updates += 1;
+        let most = 5 + 2 * (self.begun + PER_DATA * self.data_sent);
+        if self.idle.updates > most { Err(TOO_MUCH) } else { Ok(()) }
+    }
+
+    /// Some answer each frame so that comes after a stream's end.
+    fn count_reset(&mut self) -> Result<(), Fault> {
+        self.idle.resets += 1;
+        let most = PRIORITIES + PER_DATA * (self.begun + self.data_sent);
+        if self.idle.resets > most { Err(TOO_MUCH) } else { Ok(()) }
     }
 
     /// Whether nobody has begun the stream.
@@ -382,6 +420,7 @@ impl Core {
 
     fn was_reset(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
         let reason = number(payload).filter(|_| payload.len() == 4).ok_or(SIZE)?;
+        self.count_reset()?;
         if self.is_idle(head.stream) {
             return Err(PROTOCOL);
         }
@@ -478,6 +517,7 @@ impl Core {
     fn window_update(&mut self, head: Head, payload: &[u8]) -> Result<(), Fault> {
         let more = number(payload).filter(|_| payload.len() == 4).ok_or(SIZE)?;
         let more = i64::from(u32::from_be_bytes(more) & LAST);
+        self.count_update()?;
         if head.stream == 0 {
             if more == 0 {
                 return Err(PROTOCOL);

@@ -168,6 +168,7 @@ impl Core {
             stream.order = None;
             let id = stream.id;
             self.window -= size as i64;
+            self.data_sent += 1 + size / frame::MOST;
             let ends = last && size == data.len();
             frame::data(self.out(), id, ends, &data[..size]);
             data.advance(size);
