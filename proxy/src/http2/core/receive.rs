@@ -315,7 +315,9 @@ impl Core {
             Ok(()) => self.take_block(headers, &mut block),
             Err(_) => Err(Fault::Connection(Reason::COMPRESSION_ERROR)),
         };
-        BLOCKS.set(block);
+        if !block.is_large() {
+            BLOCKS.set(block);
+        }
         taken
     }
 

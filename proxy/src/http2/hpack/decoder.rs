@@ -41,6 +41,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// Whether it has become larger than what messages usually need.
+    pub fn is_large(&self) -> bool {
+        self.text.capacity() > 128 * 1024 || self.items.capacity() > 1024
+    }
+
     fn clear(&mut self) {
         self.items.clear();
         self.text.clear();
@@ -186,8 +191,8 @@ fn integer(rest: &mut &[u8], bits: u8) -> Result<usize, Broken> {
                 break;
             }
             shift += 7;
-            // Nothing here is longer than 2 MiB, and zeros are no reason to write more bytes.
-            if shift > 14 {
+            // Nothing here is longer than 256 MiB, and zeros are no reason to write more bytes.
+            if shift > 21 {
                 return Err(Broken);
             }
         }

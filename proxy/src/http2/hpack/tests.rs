@@ -164,6 +164,24 @@ fn too_much_is_read_and_not_kept() {
 }
 
 #[test]
+fn a_string_may_be_as_long_as_its_list() {
+    let size = 3 << 20;
+    let mut bytes = hex("00 0178 7f");
+    let mut rest = size - 127;
+    while rest >= 128 {
+        bytes.push((rest % 128) as u8 | 128);
+        rest /= 128;
+    }
+    bytes.push(rest as u8);
+    bytes.resize(bytes.len() + size, b'~');
+    let mut block = Block::default();
+    Decoder::default().decode(&bytes, 4 << 20, &mut block).unwrap();
+    assert!(!block.too_large && block.text.len() == size);
+    Decoder::default().decode(&bytes, 1 << 20, &mut block).unwrap();
+    assert!(block.too_large && block.text.is_empty());
+}
+
+#[test]
 fn every_known_name_has_its_place() {
     for (index, (name, value)) in table::STATIC.iter().enumerate() {
         let first = table::STATIC.iter().position(|(other, _)| other == name).unwrap();
