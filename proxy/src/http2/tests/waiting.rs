@@ -172,6 +172,42 @@ fn a_window_of_few_bytes_calls_few() {
     assert_eq!(bodies.iter().filter(|body| body.len() < 100_000).count(), 3);
 }
 
+#[test]
+fn those_who_do_not_come_keep_nobody_waiting() {
+    let mut core = server(Limits { streams: 1024, ..LIMITS }, &[0, 4, 0, 16, 0, 0]);
+    let woken = Arc::<Woken>::default();
+    let mut bodies = vec![Bytes::from(vec![0; 100_000]); 1000];
+    let mut keys = Vec::new();
+    for (who, body) in bodies.iter_mut().enumerate() {
+        keys.push(begin(&mut core, 2 * who as u32 + 1, flag::END_STREAM));
+        respond(&mut core, keys[who], false);
+        let bell = woken.bell(who);
+        assert!(
+            core.poll_write(keys[who], &mut Context::from_waker(&bell), body, false).is_pending()
+        );
+    }
+    let owner = woken.bell(1000);
+    core.attend(&owner);
+    sent(&mut core);
+    core.attend(&owner);
+    give(&mut core, kind::WINDOW_UPDATE, 0, 0, &[0, 255, 255, 255]);
+    sent(&mut core);
+    let mut turns = 0;
+    while let Some(who) = woken.take(0) {
+        turns += 1;
+        assert!(turns < 5_000);
+        if who == 1000 {
+            core.attend(&owner);
+            sent(&mut core);
+        } else if who >= 990 {
+            let bell = woken.bell(who);
+            let cx = &mut Context::from_waker(&bell);
+            let _ = core.poll_write(keys[who], cx, &mut bodies[who], false);
+        }
+    }
+    assert!(bodies[990..].iter().all(Bytes::is_empty));
+}
+
 /// A server's streams, their owner, and a client, each of which does something now and then.
 struct Model {
     core: Core,
@@ -216,6 +252,8 @@ impl Model {
         let mut core = server(LIMITS, &settings);
         let woken = Arc::<Woken>::default();
         let large = if random.bool() { 0 } else { 30_000 };
+        // Of ten, so many leave in the middle and stay where they are.
+        let absent = if random.bool() { 1 } else { 7 };
         let streams = (0..random.u32(1..40)).map(|n| {
             let id = 2 * n + 1;
             let key = begin(&mut core, id, flag::END_STREAM);
@@ -223,7 +261,8 @@ impl Model {
             let value = "~".repeat(random.usize(..=large));
             head.insert("x-large", HeaderValue::from_str(&value).unwrap());
             let trailers = random.bool().then(|| head.clone());
-            let patience = if random.u8(..10) == 0 { random.usize(..10) } else { usize::MAX };
+            let stays = random.u8(..10) >= absent;
+            let patience = if stays { usize::MAX } else { random.usize(..10) };
             let (data, left) = (Bytes::new(), random.usize(..most));
             Answering { key, id, head: Some(head), data, left, trailers, patience, over: false }
         });
@@ -233,7 +272,9 @@ impl Model {
         credit.push((0, if random.bool() { 0 } else { 1 << 20 }));
         let capacity = 1 << random.u32(8..20);
         let (wire, said) = (VecDeque::new(), VecDeque::new());
-        let (patience, blocked) = (streams.len(), false);
+        // Some open all of a window at once.
+        let patience = if random.bool() { streams.len() } else { 0 };
+        let blocked = false;
         Self { core, random, woken, streams, wire, capacity, blocked, said, credit, patience }
     }
 
@@ -308,7 +349,7 @@ impl Model {
             let head = Head::parse(head);
             let Some(more) = more.get(head.length..) else { break };
             if head.kind == kind::DATA {
-                self.patience += 15;
+                self.patience += if self.patience == 0 { 0 } else { 15 };
                 let credits = self.credit.iter_mut();
                 for credit in credits.filter(|(id, _)| *id == 0 || *id == head.stream) {
                     credit.1 += head.length as u32;
