@@ -14,6 +14,7 @@ mod keys;
 mod material;
 mod seen;
 mod stream;
+mod tickets;
 mod verify;
 
 pub use configs::{ClientTls, ServerTls, TlsContexts, provider};

@@ -29,6 +29,7 @@ use super::{
     handshake::Noting,
     keys,
     material::{Certificates, Stamp, certified, material, modified, roots, stamps},
+    tickets,
     verify::{ClientVerifier, Names, ServerVerifier},
 };
 use crate::{
@@ -259,7 +260,7 @@ impl TlsContexts {
         if let Some(leaf) = leaf.filter(|_| tls.resumption) {
             let trust = tls.trust.as_ref().map(|trust| roots(trust, identity)).transpose()?;
             let key = ticket_scope(&leaf, trust.as_deref());
-            config.ticketer = tickets(key).map_err(TlsError::Settings)?;
+            config.ticketer = shared_tickets(key).map_err(TlsError::Settings)?;
             config.send_tls13_tickets =
                 if tls.require_client_certificate { TICKETS } else { TICKETS_WITHOUT_CERTIFICATE };
         }
@@ -443,7 +444,7 @@ fn ticket_scope(leaf: &[u8], trust: Option<&RootCertStore>) -> TicketScope {
 
 /// Ticket keys, shared by the data threads as long as one of them has a configuration with them. Only building a
 /// configuration takes the lock.
-fn tickets(scope: TicketScope) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+fn shared_tickets(scope: TicketScope) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
     type Kept = (TicketScope, Weak<dyn ProducesTickets>);
     static TICKETS: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
     let mut tickets = TICKETS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -452,7 +453,7 @@ fn tickets(scope: TicketScope) -> Result<Arc<dyn ProducesTickets>, rustls::Error
     if let Some(ticketer) = kept.and_then(|(_, ticketer)| ticketer.upgrade()) {
         return Ok(ticketer);
     }
-    let ticketer = aws_lc_rs::Ticketer::new()?;
+    let ticketer = tickets::ticketer()?;
     tickets.push((scope, Arc::downgrade(&ticketer)));
     Ok(ticketer)
 }
