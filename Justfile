@@ -38,6 +38,12 @@ gates *ARGS: programs
     command -v valgrind >/dev/null || { echo "SKIPPED: the cost of a request, because valgrind is not installed"; exit 0; }
     exec {{built}}/weft-bench gates {{ARGS}}
 
+# Write proxy/layout.txt anew: the functions that stand side by side in the program (needs valgrind).
+layout:
+    {{static}} build --profile dist --package weft-bench --bins --locked --target {{target}}
+    {{static}} rustc --profile dist --package weft-proxy --bin weft-proxy --locked --target {{target}} -- -C strip=none
+    @exec target/{{target}}/dist/weft-bench layout
+
 # Format the sources.
 fmt:
     cargo fmt --all

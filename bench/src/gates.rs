@@ -104,17 +104,9 @@ pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyh
         let configuration = Peer::Weft.configuration(role).context("no configuration")?;
         let count = |requests: usize| -> anyhow::Result<Count> {
             let output = keep.unwrap_or(folder.path()).join(format!("{name}.{requests}"));
-            let arguments = [
-                "--tool=callgrind".into(),
-                format!("--callgrind-out-file={}", output.display()).into(),
-                proxy.as_os_str().to_owned(),
-                "--config".into(),
-                configuration.as_os_str().to_owned(),
-                "--concurrency".into(),
-                "1".into(),
-            ];
-            let order = order(name, valgrind.clone(), arguments.to_vec());
-            profile(Program::start(&order)?, *speech, requests)?;
+            let arguments = callgrind(&output, proxy, &configuration);
+            let order = order(name, valgrind.clone(), arguments);
+            profile(vec![Program::start(&order)?], *speech, requests)?;
             let text = std::fs::read_to_string(&output).context("callgrind's output")?;
             Count::parse(&text).context("callgrind's output has no totals")
         };
@@ -154,21 +146,40 @@ pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyh
     Ok(open)
 }
 
-/// Sends the requests through a proxy that runs under valgrind, and ends it.
-fn profile(mut program: Program, speech: Speech, requests: usize) -> anyhow::Result<()> {
+/// What valgrind is told to run a proxy with one worker.
+pub(crate) fn callgrind(output: &Path, proxy: &Path, configuration: &Path) -> Vec<OsString> {
+    let arguments = [
+        "--tool=callgrind".into(),
+        format!("--callgrind-out-file={}", output.display()).into(),
+        proxy.as_os_str().to_owned(),
+        "--config".into(),
+        configuration.as_os_str().to_owned(),
+        "--concurrency".into(),
+        "1".into(),
+    ];
+    arguments.to_vec()
+}
+
+/// Sends the requests through proxies that run under valgrind, and ends them.
+pub(crate) fn profile(
+    mut programs: Vec<Program>,
+    speech: Speech,
+    requests: usize,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let target = Target { address: measure::FRONT, certificates: None, resume: false };
     let outcome = runtime.block_on(async {
         client::until_served(&target, speech, PATIENCE, || {
             tether::pause(Duration::ZERO)?;
-            program.must_run()
+            programs.iter_mut().try_for_each(Program::must_run)
         })
         .await?;
         let exchange = client::exchange(measure::FRONT, speech, requests);
         tokio::time::timeout(PATIENCE, exchange).await.context("the requests take too long")?
     });
-    outcome.with_context(|| program.log_tail())?;
-    program.terminate(PATIENCE)
+    outcome
+        .with_context(|| programs.iter().map(Program::log_tail).collect::<Vec<_>>().join("\n"))?;
+    programs.into_iter().try_for_each(|program| program.terminate(PATIENCE))
 }
 
 /// What callgrind counted in a whole run.
@@ -234,7 +245,7 @@ fn judge(name: &str, cost: &Cost, allowed: &Cost) -> (String, bool) {
     (line, instructions && allocations)
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{line}").context("stdout")
 }
 

@@ -14,6 +14,7 @@ pub mod client;
 pub mod figures;
 pub mod gates;
 pub mod install;
+pub mod layout;
 pub mod loads;
 pub mod measure;
 pub mod peer;

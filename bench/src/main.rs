@@ -15,7 +15,7 @@ use weft_bench::{
     backend,
     campaign::{self, Plan},
     client::{self, Target},
-    gates,
+    gates, layout,
     peer::Peer,
     scenario, tether,
 };
@@ -72,6 +72,12 @@ enum Part {
         /// Keep what callgrind wrote (callgrind_annotate and kcachegrind read it).
         #[arg(long, value_name = "FOLDER")]
         keep: Option<PathBuf>,
+    },
+    /// Write which functions the proxy enters when it starts and serves, for the linker (needs valgrind).
+    Layout {
+        /// Our proxy, built as it is shipped but not stripped [default: weft-proxy beside this program].
+        #[arg(long, value_name = "FILE")]
+        proxy: Option<PathBuf>,
     },
     /// The upstream.
     #[command(hide = true)]
@@ -171,6 +177,11 @@ fn run_part(part: Part) -> anyhow::Result<bool> {
             }
             return gates::run(&ours(proxy)?, &file, update, keep.as_deref());
         }
+        Part::Layout { proxy } => {
+            tether::end_on_signals()?;
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("proxy/layout.txt");
+            return layout::run(&ours(proxy)?, &file).map(|()| true);
+        }
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -192,7 +203,7 @@ fn run_part(part: Part) -> anyhow::Result<bool> {
             let held = runtime.block_on(client::hold(&target.into(), count, ready));
             said.context("stdout").and(held)
         }
-        Part::Tether { .. } | Part::Gates { .. } => Ok(()),
+        Part::Tether { .. } | Part::Gates { .. } | Part::Layout { .. } => Ok(()),
     }
     .map(|()| true)
 }
