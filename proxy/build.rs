@@ -14,6 +14,12 @@ fn main() -> io::Result<()> {
         && is("CARGO_CFG_TARGET_FEATURE", "crt-static")
     {
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+        // mold and gold refuse such a script; a program that they link has another order, no other functions.
+        println!("cargo::rerun-if-env-changed=CARGO_ENCODED_RUSTFLAGS");
+        let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+        if ["mold", "gold"].iter().any(|linker| flags.contains(linker)) {
+            return Ok(());
+        }
         let script = env::var("OUT_DIR").map_err(io::Error::other)? + "/layout.ld";
         fs::write(&script, layout(&fs::read_to_string(Path::new("layout.txt"))?)?)?;
         println!("cargo::rustc-link-arg-bins=-T");

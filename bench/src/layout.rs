@@ -99,7 +99,8 @@ fn functions(text: &str) -> impl Iterator<Item = String> {
     names.filter_map(lasting)
 }
 
-/// A symbol with `*` for what depends on the versions of crates: the hash at its end, or those of crates.
+/// A symbol with `*` for what depends on the versions of crates: the hash at its end, or those of crates; and for the number
+/// that the compiler gives to one of several of the same name.
 fn lasting(symbol: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '$');
     if !symbol.chars().all(plain) {
@@ -109,6 +110,11 @@ fn lasting(symbol: &str) -> Option<String> {
         let (name, hash) = symbol.rsplit_once("17h")?;
         let hash = hash.get(..16)?;
         return hash.chars().all(|c| c.is_ascii_hexdigit()).then(|| format!("{name}17h*"));
+    }
+    if let Some((name, number)) = symbol.rsplit_once('.')
+        && number.chars().all(|c| c.is_ascii_digit())
+    {
+        return lasting(name).map(|name| name + ".*");
     }
     let mut rest = symbol.strip_prefix("_R")?;
     let mut text = String::from("_R");
@@ -141,6 +147,7 @@ mod tests {
         let symbol = "_RINvNtCsabc_4core3ptr13drop_in_placeNtNtCs12_4weft3RowECsz9_4weft";
         let expected = "_RINvNtCs*_4core3ptr13drop_in_placeNtNtCs*_4weft3RowECs*_4weft";
         assert_eq!(lasting(symbol).as_deref(), Some(expected));
+        assert_eq!(lasting("_RNvCsabc_3std4park.6336").as_deref(), Some("_RNvCs*_3std4park.*"));
         assert_eq!(lasting("_RNvC\n"), None);
     }
 }

@@ -102,22 +102,25 @@ impl Tracked {
             source: Source::Upstream(Box::new(body)),
             record: Some(record),
             deadline,
-            idle: idle.map(|limit| (Alarm::after(limit), limit)),
+            idle: alarm(idle),
         };
         tracked.finish_if_ended();
         tracked
     }
 
+    /// A body of the proxy's own: a client that takes none of it is not waited for longer than for other streams.
     fn full(bytes: Bytes, record: Box<Record>) -> Self {
+        let idle = alarm(record.manager.stream_idle_timeout);
         let mut tracked =
-            Self { source: Source::Full(bytes), record: Some(record), deadline: None, idle: None };
+            Self { source: Source::Full(bytes), record: Some(record), deadline: None, idle };
         tracked.finish_if_ended();
         tracked
     }
 
-    /// A body that is empty, of a response whose record goes on elsewhere.
-    pub fn empty() -> Self {
-        Self { source: Source::Full(Bytes::new()), record: None, deadline: None, idle: None }
+    /// A body that is empty, of a response whose record goes on elsewhere, and whose head is waited for no longer than this.
+    pub fn empty(idle: Option<Duration>) -> Self {
+        let source = Source::Full(Bytes::new());
+        Self { source, record: None, deadline: None, idle: alarm(idle) }
     }
 
     /// Whether it is an answer of the proxy's own.
@@ -189,6 +192,10 @@ impl Tracked {
             }
         }
     }
+}
+
+fn alarm(limit: Option<Duration>) -> Option<(Alarm, Duration)> {
+    limit.map(|limit| (Alarm::after(limit), limit))
 }
 
 impl Body for Tracked {

@@ -87,7 +87,7 @@ pub async fn connect(mut record: Box<Record>, passing: Passing) -> Response<Trac
     record.uncounted = true;
     record.details = Cow::Borrowed("tunnel");
     record.complete = true;
-    let mut response = Response::new(Tracked::empty());
+    let mut response = Response::new(Tracked::empty(record.manager.stream_idle_timeout));
     record.respond(StatusCode::OK, response.headers());
     *response.status_mut() = StatusCode::OK;
     if record.is_logged() {
@@ -116,7 +116,7 @@ pub fn switch(
     (client, mut upstream): (OnUpgrade, pool::Tunnel),
     wants: Wants,
 ) -> Response<Tracked> {
-    let mut response = answer.map(|()| Tracked::empty());
+    let mut response = answer.map(|()| Tracked::empty(record.manager.stream_idle_timeout));
     if let Wants::Upgrade(protocol) = wants
         && let Ok(protocol) = HeaderValue::from_str(&protocol)
     {

@@ -37,8 +37,9 @@ const HEADS: usize = 256 * 1024;
 /// What a head, or a part of a body, is assumed to take of that when others are called.
 const HEAD: usize = 4 * 1024;
 const PART: usize = 16 * 1024;
-/// So many buffers wait for the next that needs one.
+/// So many buffers wait for the next that needs one, if they are no larger than this.
 const SPARES: usize = 4;
+const SPARE_SIZE: usize = 128 * 1024;
 /// The window of those that have not said otherwise.
 const DEFAULT_WINDOW: u32 = 65_535;
 /// Highest number of a stream.
@@ -279,7 +280,10 @@ impl Core {
                 Poll::Pending => {
                     self.out.drain(..self.sent);
                     self.sent = 0;
-                    self.out.shrink_to_fit();
+                    // Not each time that something is added for who takes nothing.
+                    if self.out.capacity() > 2 * self.out.len() {
+                        self.out.shrink_to_fit();
+                    }
                     return Poll::Pending;
                 }
             }
@@ -289,7 +293,7 @@ impl Core {
             let mut out = std::mem::take(&mut self.out);
             out.clear();
             SPARE.with_borrow_mut(|spare| {
-                if spare.len() < SPARES {
+                if spare.len() < SPARES && out.capacity() <= SPARE_SIZE {
                     spare.push(out);
                 }
             });

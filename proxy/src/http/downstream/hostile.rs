@@ -18,7 +18,7 @@ use crate::{
             CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, HELLO, PING, PRIORITY,
             RST_STREAM, SETTINGS, Said, WINDOW_UPDATE, block, frame, get_on, head, send_frames,
         },
-        host, manager, raw_backend, route, routes, run, text, to_cluster, until,
+        host, manager, nobody, raw_backend, route, routes, run, text, to_cluster, until,
     },
 };
 
@@ -359,6 +359,35 @@ fn windows_that_never_open_end_with_the_stream() {
 }
 
 #[test]
+fn answers_of_the_proxys_own_that_nobody_takes_are_given_up() {
+    run(async {
+        let manager = HttpConnectionManager {
+            stream_idle_timeout: Some(Duration::from_secs(1)),
+            ..forwarding()
+        };
+        let cluster = cluster("c", &[nobody()]);
+        let proxy = Proxy::new(config(manager, vec![cluster]));
+        let closed = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let requests: Vec<u8> = (1..).step_by(2).take(50).flat_map(get_on).collect();
+        let bytes = [closed, requests].concat();
+        let (mut answers, _open) = send_frames(proxy.http().await, &bytes).await;
+        let (mut answered, mut ended) = (0, 0);
+        while ended < 50 {
+            match answers.next().await.expect("the connection stays") {
+                (RST_STREAM, ..) => ended += 1,
+                (HEADERS, flags, ..) => {
+                    assert_eq!(flags & END_STREAM, 0, "there is a body");
+                    answered += 1;
+                }
+                (DATA, _, _, payload) => assert!(payload.is_empty()),
+                _ => {}
+            }
+        }
+        assert_eq!(answered, 50);
+    });
+}
+
+#[test]
 fn heads_that_nobody_takes_are_put_off_and_given_up() {
     const REQUESTS: usize = 300;
     const LARGE: usize = 60_000;
@@ -394,7 +423,7 @@ fn heads_that_nobody_takes_are_put_off_and_given_up() {
         while ended < REQUESTS {
             let (kind, flags, _, payload) = answers.next().await.expect("the connection stays");
             size += payload.len();
-            let ends = kind == HEADERS && flags & END_STREAM != 0;
+            let ends = matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0;
             ended += usize::from(ends || kind == RST_STREAM);
         }
         assert!(size < REQUESTS * LARGE * 3 / 4, "{size}");

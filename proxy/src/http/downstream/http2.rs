@@ -392,7 +392,7 @@ impl Answer {
             let _ = sender.send(stream::Tunnel::Http2(tunnel));
             return Poll::Ready(None);
         }
-        let body = std::mem::replace(body, Tracked::empty());
+        let body = std::mem::replace(body, Tracked::empty(None));
         Poll::Ready((!ended).then(|| Outgoing::new(respond.clone(), body)))
     }
 }
