@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::{
     client::{self, Speech, Target},
@@ -75,24 +76,11 @@ impl Cost {
 /// # Errors
 /// When valgrind is missing or something does not run.
 pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyhow::Result<bool> {
-    ensure!(proxy.is_file(), "{} is not built", proxy.display());
     if !cfg!(target_arch = "x86_64") && !update {
         say("SKIPPED: the cost of a request, because the committed figures are of x86_64")?;
         return Ok(true);
     }
-    let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
-    let folder = tempfile::Builder::new().prefix("weft-gates-").tempdir()?;
-    let cores = tether::cores()?;
-    let order = |name: &str, program: PathBuf, arguments: Vec<OsString>| Order {
-        name: name.to_owned(),
-        program,
-        arguments,
-        environment: Vec::new(),
-        cores: cores.clone(),
-        folder: folder.path().to_owned(),
-    };
-    let own = std::env::current_exe().context("this executable")?;
-    let mut upstream = Program::start(&order("backend", own, vec!["backend".into()]))?;
+    let (stand, mut upstream) = Stand::new(proxy)?;
     let committed: BTreeMap<String, Cost> = if update {
         BTreeMap::new()
     } else {
@@ -103,10 +91,9 @@ pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyh
     for (name, role, speech) in GATES {
         let configuration = Peer::Weft.configuration(role).context("no configuration")?;
         let count = |requests: usize| -> anyhow::Result<Count> {
-            let output = keep.unwrap_or(folder.path()).join(format!("{name}.{requests}"));
-            let arguments = callgrind(&output, proxy, &configuration);
-            let order = order(name, valgrind.clone(), arguments);
-            profile(vec![Program::start(&order)?], *speech, requests)?;
+            let output = keep.unwrap_or(stand.folder()).join(format!("{name}.{requests}"));
+            let program = stand.callgrind(name, &[], &output, &configuration)?;
+            profile(vec![program], *speech, requests)?;
             let text = std::fs::read_to_string(&output).context("callgrind's output")?;
             Count::parse(&text).context("callgrind's output has no totals")
         };
@@ -146,18 +133,74 @@ pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyh
     Ok(open)
 }
 
-/// What valgrind is told to run a proxy with one worker.
-pub(crate) fn callgrind(output: &Path, proxy: &Path, configuration: &Path) -> Vec<OsString> {
-    let arguments = [
-        "--tool=callgrind".into(),
-        format!("--callgrind-out-file={}", output.display()).into(),
-        proxy.as_os_str().to_owned(),
-        "--config".into(),
-        configuration.as_os_str().to_owned(),
-        "--concurrency".into(),
-        "1".into(),
-    ];
-    arguments.to_vec()
+/// Where a proxy runs under valgrind.
+pub(crate) struct Stand {
+    proxy: PathBuf,
+    valgrind: PathBuf,
+    cores: Vec<usize>,
+    folder: TempDir,
+}
+
+impl Stand {
+    /// For this proxy, with its upstream, which runs.
+    ///
+    /// # Errors
+    /// When the proxy or valgrind is missing, or the upstream does not run.
+    pub fn new(proxy: &Path) -> anyhow::Result<(Self, Program)> {
+        ensure!(proxy.is_file(), "{} is not built", proxy.display());
+        let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
+        let folder = tempfile::Builder::new().prefix("weft-callgrind-").tempdir()?;
+        let cores = tether::cores()?;
+        let own = std::env::current_exe().context("this executable")?;
+        let backend = vec!["backend".into()];
+        let upstream = Program::start(&order("backend", own, backend, &cores, folder.path()))?;
+        Ok((Self { proxy: proxy.to_owned(), valgrind, cores, folder }, upstream))
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the proxy with one worker, and with more options for callgrind, which writes the output when it ends.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn callgrind(
+        &self,
+        name: &str,
+        options: &[&str],
+        output: &Path,
+        configuration: &Path,
+    ) -> anyhow::Result<Program> {
+        let mut arguments: Vec<OsString> = vec!["--tool=callgrind".into()];
+        arguments.push(format!("--callgrind-out-file={}", output.display()).into());
+        arguments.extend(options.iter().map(Into::into));
+        arguments.extend(
+            [self.proxy.as_os_str(), "--config".as_ref(), configuration.as_os_str()]
+                .map(Into::into),
+        );
+        arguments.extend(["--concurrency", "1"].map(Into::into));
+        let valgrind = self.valgrind.clone();
+        Program::start(&order(name, valgrind, arguments, &self.cores, self.folder()))
+    }
+}
+
+fn order(
+    name: &str,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    cores: &[usize],
+    folder: &Path,
+) -> Order {
+    Order {
+        name: name.to_owned(),
+        program,
+        arguments,
+        environment: Vec::new(),
+        cores: cores.to_vec(),
+        folder: folder.to_owned(),
+    }
 }
 
 /// Sends the requests through proxies that run under valgrind, and ends them.

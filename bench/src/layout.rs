@@ -1,20 +1,15 @@
 //! Which functions a proxy enters when it starts and serves, seen by callgrind: `proxy/layout.txt`, by which the linker puts
 //! them side by side (`proxy/build.rs`). The rest of the program then stays out of memory.
 
-use std::{
-    collections::BTreeSet,
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::{Context, ensure};
 
 use crate::{
     certificates,
     client::Speech,
-    gates, install,
+    gates::{self, Stand},
     peer::Peer,
-    tether::{self, Order, Program},
 };
 
 /// What is run: its name in the file, the roles of the proxies, what the client speaks. Functions stand where they are first
@@ -40,33 +35,17 @@ const HEADING: &str = "\
 /// # Errors
 /// When valgrind is missing or something does not run.
 pub fn run(proxy: &Path, file: &Path) -> anyhow::Result<()> {
-    ensure!(proxy.is_file(), "{} is not built", proxy.display());
-    let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
-    let folder = tempfile::Builder::new().prefix("weft-layout-").tempdir()?;
-    certificates::write(&folder.path().join("certs"))?;
-    let cores = tether::cores()?;
-    let start = |name: &str, program: PathBuf, arguments: Vec<OsString>| {
-        Program::start(&Order {
-            name: name.to_owned(),
-            program,
-            arguments,
-            environment: Vec::new(),
-            cores: cores.clone(),
-            folder: folder.path().to_owned(),
-        })
-    };
-    let own = std::env::current_exe().context("this executable")?;
-    let mut upstream = start("backend", own, vec!["backend".into()])?;
+    let (stand, mut upstream) = Stand::new(proxy)?;
+    certificates::write(&stand.folder().join("certs"))?;
     let mut known = BTreeSet::new();
     let mut text = HEADING.to_owned();
     for (title, roles, speech) in RUNS {
         let (mut programs, mut outputs) = (Vec::new(), Vec::new());
         for role in roles.iter().rev() {
-            let output = folder.path().join(format!("{role}.callgrind"));
+            let output = stand.folder().join(format!("{role}.callgrind"));
             let configuration = Peer::Weft.configuration(role).context("no configuration")?;
-            let mut arguments = gates::callgrind(&output, proxy, &configuration);
-            arguments.insert(1, "--demangle=no".into());
-            programs.push(start(role, valgrind.clone(), arguments)?);
+            let options = ["--demangle=no"];
+            programs.push(stand.callgrind(role, &options, &output, &configuration)?);
             outputs.push(output);
         }
         gates::profile(programs, *speech, REQUESTS).with_context(|| (*title).to_owned())?;

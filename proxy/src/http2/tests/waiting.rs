@@ -139,10 +139,9 @@ async fn a_client_that_reads_nothing_finds_everything_later() {
     LocalSet::new().run_until(work).await;
 }
 
-#[test]
-fn a_window_of_few_bytes_calls_few() {
+/// A thousand streams whose bodies wait for the connection.
+fn a_thousand_waiting(woken: &Arc<Woken>) -> (Core, Vec<u32>, Vec<Bytes>) {
     let mut core = server(Limits { streams: 1024, ..LIMITS }, &[0, 4, 0, 16, 0, 0]);
-    let woken = Arc::<Woken>::default();
     let mut bodies = vec![Bytes::from(vec![0; 100_000]); 1000];
     let mut keys = Vec::new();
     for (who, body) in bodies.iter_mut().enumerate() {
@@ -152,6 +151,13 @@ fn a_window_of_few_bytes_calls_few() {
         let cx = &mut Context::from_waker(&bell);
         assert!(core.poll_write(keys[who], cx, body, false).is_pending());
     }
+    (core, keys, bodies)
+}
+
+#[test]
+fn a_window_of_few_bytes_calls_few() {
+    let woken = Arc::<Woken>::default();
+    let (mut core, keys, mut bodies) = a_thousand_waiting(&woken);
     sent(&mut core);
     assert_eq!(woken.len(), 0);
     // Of the window 65,535 were sent. What comes of it goes to those that have waited longest.
@@ -174,18 +180,8 @@ fn a_window_of_few_bytes_calls_few() {
 
 #[test]
 fn those_who_do_not_come_keep_nobody_waiting() {
-    let mut core = server(Limits { streams: 1024, ..LIMITS }, &[0, 4, 0, 16, 0, 0]);
     let woken = Arc::<Woken>::default();
-    let mut bodies = vec![Bytes::from(vec![0; 100_000]); 1000];
-    let mut keys = Vec::new();
-    for (who, body) in bodies.iter_mut().enumerate() {
-        keys.push(begin(&mut core, 2 * who as u32 + 1, flag::END_STREAM));
-        respond(&mut core, keys[who], false);
-        let bell = woken.bell(who);
-        assert!(
-            core.poll_write(keys[who], &mut Context::from_waker(&bell), body, false).is_pending()
-        );
-    }
+    let (mut core, keys, mut bodies) = a_thousand_waiting(&woken);
     let owner = woken.bell(1000);
     core.attend(&owner);
     sent(&mut core);
