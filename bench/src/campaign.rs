@@ -18,7 +18,7 @@ use crate::{
     peer::{Peer, Proxy},
     scenario::{Case, Load},
     table,
-    tether::{self, Order, Program},
+    tether::{self, Program},
     usage,
 };
 
@@ -64,7 +64,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<bool> {
             oha: installer.oha()?,
         }
     } else {
-        let none = || Tool { path: PathBuf::new(), environment: Vec::new() };
+        let none = || Tool::at("");
         Loads { wrk: none(), h2load: none(), oha: none() }
     };
     drop(installer);
@@ -155,14 +155,10 @@ fn rounds(
 }
 
 fn start_backend(case: &Case, settings: &Settings) -> anyhow::Result<Program> {
-    let mut backend = Program::start(&Order {
-        name: "backend".to_owned(),
-        program: std::env::current_exe().context("this executable")?,
-        arguments: vec!["backend".into()],
-        environment: Vec::new(),
-        cores: settings.load_cores(case.workers).to_vec(),
-        folder: settings.folder.clone(),
-    })?;
+    let cores = settings.load_cores(case.workers);
+    let arguments = vec!["backend".into()];
+    let order = loads::order("backend", Tool::own()?, arguments, cores, &settings.folder);
+    let mut backend = Program::start(&order)?;
     for address in [backend::HTTP1, backend::HTTP2] {
         while std::net::TcpStream::connect(address).is_err() {
             backend.must_run()?;

@@ -17,9 +17,10 @@ use tempfile::TempDir;
 
 use crate::{
     client::{self, Speech, Target},
-    install, measure,
+    install::{self, Tool},
+    loads, measure,
     peer::Peer,
-    tether::{self, Order, Program},
+    tether::{self, Program},
 };
 
 /// Requests of the short run: what is done once is done.
@@ -136,7 +137,7 @@ pub fn run(proxy: &Path, file: &Path, update: bool, keep: Option<&Path>) -> anyh
 /// Where a proxy runs under valgrind.
 pub(crate) struct Stand {
     proxy: PathBuf,
-    valgrind: PathBuf,
+    valgrind: Tool,
     cores: Vec<usize>,
     folder: TempDir,
 }
@@ -148,12 +149,13 @@ impl Stand {
     /// When the proxy or valgrind is missing, or the upstream does not run.
     pub fn new(proxy: &Path) -> anyhow::Result<(Self, Program)> {
         ensure!(proxy.is_file(), "{} is not built", proxy.display());
-        let valgrind = install::in_path("valgrind").context("valgrind is not installed")?;
+        let valgrind =
+            install::in_path("valgrind").context("valgrind is not installed").map(Tool::at)?;
         let folder = tempfile::Builder::new().prefix("weft-callgrind-").tempdir()?;
         let cores = tether::cores()?;
-        let own = std::env::current_exe().context("this executable")?;
         let backend = vec!["backend".into()];
-        let upstream = Program::start(&order("backend", own, backend, &cores, folder.path()))?;
+        let order = loads::order("backend", Tool::own()?, backend, &cores, folder.path());
+        let upstream = Program::start(&order)?;
         Ok((Self { proxy: proxy.to_owned(), valgrind, cores, folder }, upstream))
     }
 
@@ -182,24 +184,7 @@ impl Stand {
         );
         arguments.extend(["--concurrency", "1"].map(Into::into));
         let valgrind = self.valgrind.clone();
-        Program::start(&order(name, valgrind, arguments, &self.cores, self.folder()))
-    }
-}
-
-fn order(
-    name: &str,
-    program: PathBuf,
-    arguments: Vec<OsString>,
-    cores: &[usize],
-    folder: &Path,
-) -> Order {
-    Order {
-        name: name.to_owned(),
-        program,
-        arguments,
-        environment: Vec::new(),
-        cores: cores.to_vec(),
-        folder: folder.to_owned(),
+        Program::start(&loads::order(name, valgrind, arguments, &self.cores, self.folder()))
     }
 }
 

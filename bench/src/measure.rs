@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     client::{self, Churned, Speech, Target},
+    install::Tool,
     loads::{self, Loads},
     peer::Proxy,
     scenario::{Case, Load},
@@ -257,7 +258,7 @@ impl Bench<'_> {
             let mut list = self.own_client("churn");
             list.extend(["--parallel".into(), CHURNING.to_string().into()]);
             list.extend(["--seconds".into(), seconds.into()]);
-            Ok((self.own_tool()?, list))
+            Ok((Tool::own()?, list))
         };
         self.run("warm", churn("1")?, chain)?;
         let cost = self.run("churn", churn(&seconds)?, chain)?;
@@ -278,7 +279,7 @@ impl Bench<'_> {
         let before = chain.resident()?;
         let mut list = self.own_client("hold");
         list.extend(["--count".into(), count.to_string().into()]);
-        let mut holder = Program::start(&self.order("hold", self.own_tool()?, list))?;
+        let mut holder = Program::start(&self.order("hold", Tool::own()?, list))?;
         let end = Instant::now() + PATIENCE * 2;
         while !holder.output().contains("held") {
             holder.must_run()?;
@@ -294,11 +295,6 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn own_tool(&self) -> anyhow::Result<crate::install::Tool> {
-        let path = std::env::current_exe().context("this executable")?;
-        Ok(crate::install::Tool { path, environment: Vec::new() })
-    }
-
     fn own_client(&self, command: &str) -> Vec<OsString> {
         let target = target(self.case, &self.settings.folder);
         let mut list = vec![command.into(), target.address.to_string().into()];
@@ -311,7 +307,7 @@ impl Bench<'_> {
         list
     }
 
-    fn order(&self, name: &str, tool: crate::install::Tool, arguments: Vec<OsString>) -> Order {
+    fn order(&self, name: &str, tool: Tool, arguments: Vec<OsString>) -> Order {
         let cores = self.settings.load_cores(self.case.workers);
         loads::order(name, tool, arguments, cores, &self.settings.folder)
     }
@@ -320,7 +316,7 @@ impl Bench<'_> {
     fn run(
         &self,
         name: &str,
-        (tool, arguments): (crate::install::Tool, Vec<OsString>),
+        (tool, arguments): (Tool, Vec<OsString>),
         chain: &Chain,
     ) -> anyhow::Result<Cost> {
         let ours = || usage::cpu(std::process::id());

@@ -59,7 +59,7 @@ impl Peer {
         let tool = match self {
             Self::Weft => {
                 ensure!(ours.is_file(), "{} is not built", ours.display());
-                Tool { path: ours.to_owned(), environment: Vec::new() }
+                Tool::at(ours)
             }
             Self::Envoy => installer.envoy()?,
             Self::Haproxy => installer.debian("haproxy", "haproxy")?,

@@ -83,12 +83,7 @@ fn what_no_load_generator_prints_is_an_error_that_shows_it() {
 
 #[test]
 fn the_load_speaks_what_the_case_speaks() {
-    let tool = || Tool { path: "x".into(), environment: Vec::new() };
-    let loads = Loads {
-        wrk: Tool { path: "wrk".into(), ..tool() },
-        h2load: Tool { path: "h2load".into(), ..tool() },
-        oha: Tool { path: "oha".into(), ..tool() },
-    };
+    let loads = Loads { wrk: Tool::at("wrk"), h2load: Tool::at("h2load"), oha: Tool::at("oha") };
     let front = crate::loopback(1, 10_000);
     for case in crate::scenario::cases(&["*/1".to_owned()], false) {
         let time = Duration::from_secs(5);

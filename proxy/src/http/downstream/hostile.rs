@@ -28,6 +28,11 @@ fn forwarding() -> HttpConnectionManager {
     manager(routes(host(vec![route("/", RouteAction::Forward(Box::new(to_cluster("c"))))])))
 }
 
+/// Streams may be idle for so long.
+fn forwarding_within(idle: Duration) -> HttpConnectionManager {
+    HttpConnectionManager { stream_idle_timeout: Some(idle), ..forwarding() }
+}
+
 /// A proxy before an HTTP/1 server, and what the server got. It answers each head, and reads bodies as heads.
 async fn recorded() -> (Proxy, SocketAddr, Rc<RefCell<Vec<u8>>>) {
     let seen: Rc<RefCell<Vec<u8>>> = Rc::default();
@@ -331,10 +336,7 @@ fn frames_that_ask_for_nothing_keep_nobody_from_being_served() {
 #[test]
 fn windows_that_never_open_end_with_the_stream() {
     run(async {
-        let manager = HttpConnectionManager {
-            stream_idle_timeout: Some(Duration::from_secs(1)),
-            ..forwarding()
-        };
+        let manager = forwarding_within(Duration::from_secs(1));
         let server = backend(|_| async { text(200, vec![b'x'; 1024 * 1024]) }).await;
         let cluster = cluster("c", &[server]);
         let state = cluster.state.clone();
@@ -361,10 +363,7 @@ fn windows_that_never_open_end_with_the_stream() {
 #[test]
 fn answers_of_the_proxys_own_that_nobody_takes_are_given_up() {
     run(async {
-        let manager = HttpConnectionManager {
-            stream_idle_timeout: Some(Duration::from_secs(1)),
-            ..forwarding()
-        };
+        let manager = forwarding_within(Duration::from_secs(1));
         let cluster = cluster("c", &[nobody()]);
         let proxy = Proxy::new(config(manager, vec![cluster]));
         let closed = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
@@ -392,10 +391,7 @@ fn heads_that_nobody_takes_are_put_off_and_given_up() {
     const REQUESTS: usize = 300;
     const LARGE: usize = 60_000;
     run(async {
-        let manager = HttpConnectionManager {
-            stream_idle_timeout: Some(Duration::from_secs(2)),
-            ..forwarding()
-        };
+        let manager = forwarding_within(Duration::from_secs(2));
         let asked: Rc<Cell<bool>> = Rc::default();
         let noted = asked.clone();
         let server = raw_backend(move |mut stream| {
@@ -464,10 +460,7 @@ fn a_client_that_is_sent_away_while_it_sends_is_told_so() {
 #[test]
 fn bodies_that_never_come_are_given_up() {
     run(async {
-        let manager = HttpConnectionManager {
-            stream_idle_timeout: Some(Duration::from_millis(100)),
-            ..forwarding()
-        };
+        let manager = forwarding_within(Duration::from_millis(100));
         let server = backend(|request| async {
             let _ = http_body_util::BodyExt::collect(request.into_body()).await;
             text(200, "whole")
